@@ -1,0 +1,46 @@
+# make train              trains (ARGS='--net quantized' gives arguments)
+# make test               runs the tests
+# make setup              makes .venv and installs what training needs
+#      CUPY=cupy-cuda13x  and CuPy, for a GPU
+# make clean              removes .venv and caches, but no results
+#
+# PYTHON=python3.12 chooses the interpreter; .venv is made anew when it changes, and only then.
+
+MADE_WITH := $(shell cat .venv/made-with 2>/dev/null)
+PYTHON ?= $(or $(MADE_WITH),python3)
+PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet
+
+train: setup
+	.venv/bin/python train_mnist.py $(ARGS)
+
+test: setup .venv/tests-installed
+	.venv/bin/python -m pytest tests
+
+setup: .venv/installed $(CUPY:%=.venv/%-installed)
+
+ifneq ($(PYTHON),$(MADE_WITH))
+.venv/made-with: FORCE
+endif
+.venv/made-with:
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	@# Chainer's setup.py needs pkg_resources, which setuptools no longer has.
+	$(PIP) 'setuptools<81' wheel
+	@echo '$(PYTHON)' > $@
+
+.venv/installed: requirements.txt .venv/made-with
+	$(PIP) --no-build-isolation -r $<
+	@touch $@
+
+.venv/tests-installed: tests/requirements.txt .venv/installed
+	$(PIP) -r $<
+	@touch $@
+
+.venv/%-installed: .venv/installed
+	$(PIP) $*
+	@touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .hypothesis __pycache__ tests/__pycache__
+
+.PHONY: train test setup clean FORCE
