@@ -1,0 +1,101 @@
+"""Quantization to a few bits and its activation with a straight-through estimator (STE)."""
+import chainer_compat  # noqa: F401  (before Chainer)
+from chainer.backends import cuda
+import numpy
+
+from bst import BST, binarize
+
+
+def check_bits(bits):
+    """Returns ``bits`` as an int.
+
+    Raises:
+        ValueError: If ``bits`` is not a whole number from 1 to 8.
+    """
+    if bits not in range(1, 9):
+        raise ValueError(f'bits must be a whole number from 1 to 8, not {bits!r}')
+    return int(bits)
+
+
+def quantize(a, bits):
+    """The nearest of 2^bits evenly spaced levels from -1 to +1.
+
+    With :math:`n = 2^{bits} - 1`,
+
+    .. math:: quantize(a) = binarize(a) \\min(2 \\lfloor n |a| / 2 \\rfloor + 1, n) / n
+
+    The levels are the odd multiples of 1/n, 2/n apart and symmetric about 0, which is not one of them.
+    What lies beyond -1 or +1 saturates, and a tie goes away from zero. One bit is exactly
+    :func:`~bst.binarize`. NaN gives -1. float16 is computed in float32 and rounded once.
+
+    Args:
+        a (numpy.ndarray or cupy.ndarray): Float array of any shape.
+        bits (int): Number of bits, 1 to 8.
+
+    Returns:
+        numpy.ndarray or cupy.ndarray: Array of levels with the shape and dtype of ``a``.
+
+    Raises:
+        ValueError: If ``bits`` is not a whole number from 1 to 8.
+
+    Source: after Hubara et al., Quantized Neural Networks, arXiv:1609.07061, section 4, with the
+    levels placed so that one bit is the binary net.
+    """
+    n = 2 ** check_bits(bits) - 1
+    if isinstance(a, cuda.ndarray):
+        real = 'double' if a.dtype == numpy.float64 else 'float'
+        return cuda.elementwise(
+            'T a, int32 n', 'T y',
+            f'''{real} level = 2 * floor(fmin(fabs(({real})a), ({real})1) * n / 2) + 1;
+                y = (T)((a >= (T)0 ? level : -level) / n)''',
+            f'quantize_{real}')(a, n)
+    # |a| is cut to 1 first, where the level is n already, so that n |a| cannot overflow.
+    y = numpy.fmin(numpy.abs(a, dtype=numpy.promote_types(a.dtype, numpy.float32)), 1)
+    y *= n / 2
+    y = numpy.floor(y)
+    y *= 2
+    y += 1
+    y *= binarize(a)
+    y /= n
+    return numpy.asarray(y, a.dtype)
+
+
+class QST(BST):
+    """:class:`~bst.BST` with more than two levels; the gradient is the same."""
+
+    def __init__(self, bits):
+        self.bits = check_bits(bits)
+
+    def quantize(self, x):
+        return quantize(x, self.bits)
+
+
+def qst(x, bits):
+    """Quantized activation with a straight-through estimator.
+
+    Forward :math:`y = quantize(x, bits)`; backward
+
+    .. math:: g_x = g_y \\text{ if } |x| \\le 1, \\text{ else } 0.
+
+    Args:
+        x (:class:`~chainer.Variable` or array): Float array of any shape.
+        bits (int): Number of bits, 1 to 8. One bit is :func:`~bst.bst`.
+
+    Returns:
+        ~chainer.Variable: Array of levels in [-1, 1] with the shape and dtype of ``x``.
+
+    Raises:
+        ValueError: If ``bits`` is not a whole number from 1 to 8.
+        chainer.utils.type_check.InvalidType: If ``x`` is not a float array.
+
+    Source: Hubara et al., Quantized Neural Networks, arXiv:1609.07061.
+
+    .. admonition:: Example
+
+        >>> x = numpy.array([-2, -0.5, 0, 0.5, 2], 'f')
+        >>> qst(x, bits=2).array
+        array([-1.        , -0.33333334,  0.33333334,  0.33333334,  1.        ],
+              dtype=float32)
+    """
+    y, = QST(bits).apply((x,))
+    return y
