@@ -1,0 +1,42 @@
+"""Linear layer with a weight of a few bits."""
+import chainer_compat  # noqa: F401  (before Chainer)
+
+from function_quantized_linear import quantized_linear
+from link_binary_linear import BinaryLinear
+from qst import check_bits
+
+
+class QuantizedLinear(BinaryLinear):
+    """:class:`~link_binary_linear.BinaryLinear` with 2^bits levels in [-1, 1] in place of two.
+
+    It too holds the real-valued W: see :func:`~function_quantized_linear.quantized_linear` for the
+    formula. The weight that acts is ``quantize(layer.W.array, layer.bits)``.
+
+    Args:
+        in_size (int or None): Input size K. If None, it is taken from the first input.
+        out_size (int): Output size M. If only one size is given, it is this one.
+        nobias (bool): If True, there is no b.
+        initialW (initializer): Initial W, of shape (M, K); by default normal with deviation sqrt(1/K).
+        initial_bias (initializer): Initial b, of shape (M,); by default 0.
+        bits (int): Number of bits of the weight, 1 to 8.
+
+    Attributes:
+        W (~chainer.Parameter): Real-valued weight.
+        b (~chainer.Parameter): Bias, or None.
+        bits (int): Number of bits of the weight. It is saved with the link, and loaded.
+
+    Raises:
+        ValueError: If ``bits`` is not a whole number from 1 to 8.
+    """
+
+    def __init__(self, in_size, out_size=None, nobias=False, initialW=None, initial_bias=None, bits=4):
+        super().__init__(in_size, out_size, nobias, initialW, initial_bias)
+        self.bits = check_bits(bits)
+
+    @property
+    def printable_specs(self):
+        yield from super().printable_specs
+        yield 'bits', self.bits
+
+    def linear(self, x, n_batch_axes):
+        return quantized_linear(x, self.W, self.b, self.bits, n_batch_axes)

@@ -1,0 +1,112 @@
+"""The multilayer perceptron: linear -> batch normalization -> activation."""
+import chainer_compat  # noqa: F401  (before Chainer)
+import chainer
+import chainer.links as L
+
+from bst import bst
+from link_binary_linear import BinaryLinear
+from link_quantized_linear import QuantizedLinear
+from qst import check_bits, qst
+
+
+class MLP(chainer.Chain):
+    """What the nets below share: all but the linear layer and the activation.
+
+    ``linear -> batch normalization -> activation`` for each hidden layer, and
+    ``linear -> batch normalization`` at the end; its outputs are the unnormalized log probabilities
+    (logits) of the classes. The layers are ``l1``, ``bn1``, ``l2`` and so on.
+
+    Args:
+        n_in (int): Number of inputs (pixels).
+        n_units (int): Number of units of each hidden layer.
+        n_out (int): Number of outputs (classes).
+        n_layers (int): Number of hidden layers.
+    """
+
+    def __init__(self, n_in, n_units, n_out, n_layers=2):
+        super().__init__()
+        self.n_layers = n_layers
+        sizes = [n_in] + [n_units] * n_layers + [n_out]
+        with self.init_scope():
+            for i in range(1, n_layers + 2):
+                setattr(self, f'l{i}', self.linear(sizes[i - 1], sizes[i]))
+                setattr(self, f'bn{i}', L.BatchNormalization(sizes[i]))
+
+    def forward(self, x):
+        """Computes the logits.
+
+        Args:
+            x (:class:`~chainer.Variable` or array): Float array of shape (N, n_in).
+
+        Returns:
+            ~chainer.Variable: Float array of shape (N, n_out).
+        """
+        for i in range(1, self.n_layers + 2):
+            x = self[f'bn{i}'](self[f'l{i}'](x))
+            if i <= self.n_layers:
+                x = self.activation(x)
+        return x
+
+
+class BinaryMLP(MLP):
+    """MLP with weights and activations of one bit: see :class:`MLP` for the arguments.
+
+    Source: Courbariaux et al., BinaryNet, arXiv:1602.02830.
+    """
+
+    linear = BinaryLinear
+
+    def __init__(self, n_in, n_units, n_out, n_layers=2):
+        super().__init__(n_in, n_units, n_out, n_layers)
+        self.add_persistent('activation_bits', 1)
+
+    def activation(self, x):
+        return bst(x)
+
+
+class QuantizedMLP(MLP):
+    """MLP with weights and activations of a few bits: see :class:`MLP` for the other arguments.
+
+    Args:
+        weight_bits (int): Number of bits of the weights, 1 to 8.
+        activation_bits (int): Number of bits of the activations, 1 to 8.
+
+    Raises:
+        ValueError: If a number of bits is not a whole number from 1 to 8.
+
+    Source: Hubara et al., Quantized Neural Networks, arXiv:1609.07061.
+    """
+
+    def __init__(self, n_in, n_units, n_out, n_layers=2, weight_bits=4, activation_bits=4):
+        self.weight_bits = check_bits(weight_bits)
+        super().__init__(n_in, n_units, n_out, n_layers)
+        self.add_persistent('activation_bits', check_bits(activation_bits))
+
+    def linear(self, n_in, n_out):
+        return QuantizedLinear(n_in, n_out, bits=self.weight_bits)
+
+    def activation(self, x):
+        return qst(x, self.activation_bits)
+
+
+def describe(arrays):
+    """Says in words which net a saved model holds.
+
+    Args:
+        arrays (dict): The arrays of a saved :class:`BinaryMLP` or :class:`QuantizedMLP`, by name.
+
+    Returns:
+        str: For example ``a binary net 784-1000-1000-10``.
+
+    Raises:
+        ValueError: If the arrays are not those of such a net.
+    """
+    try:
+        weights = [arrays[f'l{i}/W'] for i in range(1, sum(name.endswith('/W') for name in arrays) + 1)]
+        sizes = '-'.join(str(n) for n in [weights[0].shape[1]] + [len(W) for W in weights])
+        bits = int(arrays['l1/bits']), int(arrays['activation_bits'])
+    except (KeyError, IndexError, TypeError, ValueError) as e:
+        raise ValueError('not a saved net of this program') from e
+    if bits == (1, 1):
+        return f'a binary net {sizes}'
+    return f'a quantized net {sizes}, W {bits[0]} bits, activations {bits[1]} bits'
