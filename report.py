@@ -1,0 +1,124 @@
+"""What a training leaves to look at: the log, the curves, the weights' distribution, the graph."""
+import json
+import logging
+import os
+
+import chainer_compat  # noqa: F401  (before Chainer)
+import chainer
+from chainer import computational_graph
+from chainer.backends import cuda
+from chainer.training import extensions
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+import numpy
+
+from storage import replacing
+
+# Matplotlib logs that it builds its font cache, or where: nothing a user could do anything about.
+logging.getLogger('matplotlib').setLevel(logging.ERROR)
+
+
+class Evaluator(extensions.Evaluator):
+    """Chainer's Evaluator, except that a shorter last minibatch counts by its size.
+
+    So ``validation/main/accuracy`` is the share of the examples, for any minibatch size.
+    """
+
+    def evaluate(self):
+        iterator = self.get_iterator('main')
+        iterator.reset()
+        totals, n = {}, 0
+        for x, t in iterator:
+            observation = {}
+            with chainer.report_scope(observation), chainer.no_backprop_mode():
+                self.get_target('main')(x, t)
+            for name, value in observation.items():
+                totals[name] = totals.get(name, 0) + float(chainer.as_array(value)) * len(t)
+            n += len(t)
+        return {name: total / n for name, total in totals.items()}
+
+
+class Graph(chainer.training.Extension):
+    """Trainer extension that writes the computational graph of the first loss to ``cg.dot``."""
+
+    def initialize(self, trainer):
+        self.first = trainer.updater.iteration + 1
+        chainer.config.keep_graph_on_report = True
+
+    def __call__(self, trainer):
+        if trainer.updater.iteration != self.first:
+            return
+        chainer.config.keep_graph_on_report = False
+        graph = computational_graph.build_computational_graph([trainer.observation['main/loss']])
+        with replacing(os.path.join(trainer.out, 'cg.dot')) as f:
+            f.write(graph.dump().encode())
+        print('graph generated', flush=True)
+
+
+class Report(chainer.training.Extension):
+    """Trainer extension that writes ``log``, ``loss.png``, ``accuracy.png`` and ``weights.png``.
+
+    ``log`` has what :class:`~chainer.training.extensions.LogReport` collected, as JSON; the first two
+    pictures draw it. ``weights.png`` shows, for each linear layer, how its real-valued weights are
+    distributed over [-1, 1] before the training and after each epoch.
+
+    Args:
+        net (~net.MLP): The net.
+    """
+    trigger = 1, 'epoch'
+    priority = chainer.training.PRIORITY_READER - 1  # after LogReport
+    bins = 101
+
+    def __init__(self, net):
+        self.layers = {name: link.W for name, link in net.namedlinks()
+                       if isinstance(link, chainer.links.Linear)}
+        self.counts = []  # [epoch][layer][bin], in percent of the layer's weights
+
+    def initialize(self, trainer):
+        if not self.counts:
+            self.count()
+
+    def count(self):
+        row = []
+        for W in self.layers.values():
+            counts, _ = numpy.histogram(cuda.to_cpu(W.array), self.bins, (-1, 1))
+            row.append((100 * counts / W.size).round(4).tolist())
+        self.counts.append(row)
+
+    def __call__(self, trainer):
+        self.count()
+        log = trainer.get_extension('LogReport').log
+        with replacing(os.path.join(trainer.out, 'log')) as f:
+            f.write(json.dumps(log, indent=4).encode())
+        for name in 'loss', 'accuracy':
+            self.draw_curves(os.path.join(trainer.out, f'{name}.png'), log, name)
+        self.draw_weights(os.path.join(trainer.out, 'weights.png'))
+
+    def draw_curves(self, path, log, name):
+        figure = Figure(figsize=(6, 4), layout='tight')
+        axes = figure.add_subplot(xlabel='epoch', ylabel=name)
+        for key, label in (f'main/{name}', 'training'), (f'validation/main/{name}', 'test'):
+            axes.plot([row['epoch'] for row in log], [row[key] for row in log], '.-', label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+        with replacing(path) as f:
+            figure.savefig(f, format='png')
+
+    def draw_weights(self, path):
+        figure = Figure(figsize=(3 * len(self.layers) + 1, 4), layout='constrained')
+        plots = figure.subplots(1, len(self.layers), sharey=True, squeeze=False)[0]
+        counts = numpy.array(self.counts)
+        for plot, name, percent in zip(plots, self.layers, counts.swapaxes(0, 1)):
+            image = plot.imshow(percent.T, aspect='auto', origin='lower', norm='log', cmap='viridis',
+                                extent=(-0.5, len(percent) - 0.5, -1, 1))
+            image.set_clim(0.01, 100)
+            plot.set(title=name.strip('/'), xlabel='epoch')
+            plot.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plots[0].set_ylabel('real-valued weight')
+        figure.colorbar(image, ax=plots, label='% of the weights')
+        with replacing(path) as f:
+            figure.savefig(f, format='png')
+
+    def serialize(self, serializer):
+        self.counts = json.loads(serializer('counts', json.dumps(self.counts)))

@@ -1,0 +1,149 @@
+"""Files that are whole or not there, and npz files that can be loaded from strangers."""
+import contextlib
+import math
+import os
+import tempfile
+import zipfile
+
+import chainer_compat  # noqa: F401  (before Chainer)
+import chainer
+from chainer import backend
+import numpy
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Opens a new file that takes the place of ``path`` once it is complete and on disk.
+
+    A reader, and whoever looks after a crash, finds the old file or the new one, each whole.
+
+    Args:
+        path (str): The file to write.
+
+    Yields:
+        file: Binary file to write to. If the block raises, ``path`` stays as it was.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    folder, name = os.path.split(path)
+    new = ''
+    try:
+        descriptor, new = tempfile.mkstemp(prefix=f'.{name}.', dir=folder or '.')
+        with open(descriptor, 'wb') as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(new, 0o666 & ~umask)  # mkstemp's files are their owner's alone
+        os.replace(new, path)
+    except BaseException as e:
+        with contextlib.suppress(OSError):
+            os.remove(new)
+        if isinstance(e, OSError):
+            raise OSError(e.errno, e.strerror, path) from e
+        raise
+
+
+def save_npz(path, target):
+    """Saves a link, an optimizer or a trainer, as Chainer's ``save_npz`` does but uncompressed.
+
+    Args:
+        path (str): The file, replaced when the new one is complete.
+        target: Object with Chainer's ``serialize`` method.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    serializer = chainer.serializers.DictionarySerializer()
+    serializer.save(target)
+    with replacing(path) as f:
+        numpy.savez(f, **serializer.target)
+
+
+def _read_array(f, size):
+    """One .npy file of ``size`` bytes, whose header is believed only if the size bears it out."""
+    version = numpy.lib.format.read_magic(f)
+    read_header = {(1, 0): numpy.lib.format.read_array_header_1_0,
+                   (2, 0): numpy.lib.format.read_array_header_2_0}[version]
+    shape, fortran, dtype = read_header(f)
+    if dtype.kind not in 'biufU':
+        raise ValueError(f'an array of type {dtype}, which is not loaded')
+    content = f.read()
+    if math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(f'an array of shape {shape} in {size} bytes')
+    return numpy.frombuffer(content, dtype).reshape(shape, order='F' if fortran else 'C')
+
+
+def read_npz(path):
+    """Reads an npz file without trusting it: no pickle is loaded, and no size believed.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        dict: Arrays (of numbers or strings) by name.
+
+    Raises:
+        ValueError: If the file is damaged or not such a file; the message names it.
+        OSError: If it cannot be opened.
+    """
+    with open(path, 'rb') as f:
+        try:
+            with zipfile.ZipFile(f) as z:
+                members = z.infolist()
+                # Weights hardly pack at all; a zip bomb packs a thousand to one.
+                if sum(m.file_size for m in members) > 10 * os.path.getsize(path) + 2 ** 20:
+                    raise ValueError('it unpacks to more than ten times its size')
+                arrays = {}
+                for m in members:
+                    if not m.filename.endswith('.npy') or '..' in m.filename:
+                        raise ValueError(f'it has a member named {m.filename!r}')
+                    with z.open(m) as content:
+                        arrays[m.filename[:-len('.npy')]] = _read_array(content, m.file_size)
+                return arrays
+        except Exception as e:  # whatever a stranger's file makes zipfile, zlib and NumPy raise
+            raise ValueError(f'{path}: damaged, or not a file that this program saved: {e}') from e
+
+
+class _Deserializer(chainer.Deserializer):
+    """Gives a target its arrays, each only in the place of one of the same shape and kind."""
+
+    def __init__(self, arrays, path=''):
+        self.arrays = arrays
+        self.path = path
+
+    def __getitem__(self, key):
+        return _Deserializer(self.arrays, f'{self.path}{key.strip("/")}/')
+
+    def __call__(self, key, value):
+        name = self.path + key.lstrip('/')
+        if name not in self.arrays:
+            raise ValueError(f'{name} is not in it')
+        array = self.arrays[name]
+        if value is None:
+            return array.copy()
+        if not isinstance(value, chainer.get_array_types()):
+            return type(value)(array.item())
+        if array.shape != value.shape or array.dtype.kind != value.dtype.kind:
+            raise ValueError(f'{name} is {array.dtype}{array.shape}, not {value.dtype}{value.shape}')
+        value[...] = backend.get_device_from_array(value).send(array)
+        return value
+
+
+def restore(path, arrays, target):
+    """Gives a link, an optimizer or a trainer what :func:`read_npz` read.
+
+    Args:
+        path (str): The file that was read, for the message.
+        arrays (dict): What was read.
+        target: Object with Chainer's ``serialize`` method.
+
+    Raises:
+        ValueError: If something is missing, or of another shape or type; the message names the file.
+    """
+    try:
+        _Deserializer(arrays).load(target)
+    except Exception as e:  # Chainer's own extensions parse what they saved, and may raise anything
+        raise ValueError(f'{path}: it does not fit: {e}') from e

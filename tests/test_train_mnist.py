@@ -1,0 +1,250 @@
+"""The program, run as its users run it."""
+import concurrent.futures
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy
+import pytest
+
+from conftest import ROOT, write_dataset
+from storage import read_npz
+
+HEADER = ('epoch       main/loss   validation/main/loss  main/accuracy  validation/main/accuracy  '
+          'elapsed_time')
+FILES = ['accuracy.png', 'cg.dot', 'log', 'loss.png', 'mlp.model', 'mlp.state', 'weights.png']
+
+
+def train(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, os.path.join(ROOT, 'train_mnist.py'), *map(str, arguments)],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, **environment})
+
+
+def small(folder, data, *arguments, **environment):
+    """A training of seconds: 600 images, a small net."""
+    return train('--data', data, '--unit', 50, '--batchsize', 50, '--out', folder, *arguments,
+                 OPENBLAS_NUM_THREADS='1', **environment)
+
+
+def log_of(folder):
+    """The log without its times."""
+    with open(os.path.join(folder, 'log')) as f:
+        return [{k: v for k, v in row.items() if k != 'elapsed_time'} for row in json.load(f)]
+
+
+def same(a, b):
+    a, b = read_npz(str(a)), read_npz(str(b))
+    return a.keys() == b.keys() and all(numpy.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize('arguments, net', [
+    ([], 'binary'), (['--net', 'quantized'], 'quantized, W 4 bits, activations 4 bits')])
+def test_one_epoch_of_mnist_reaches_95_percent(tmp_path, arguments, net):
+    result = train('--epoch', 1, '--out', tmp_path, *arguments)
+    assert result.stderr == ''
+    lines = result.stdout.splitlines()
+    assert lines[:9] == ['GPU: -1', f'# net: {net}', '# unit: 1000', '# Minibatch-size: 100', '# epoch: 1',
+                         '', 'load MNIST dataset', 'graph generated', HEADER]
+    assert lines[10:] == ['save the model', 'save the optimizer']
+    assert '\033' not in result.stdout
+    row, = log_of(tmp_path)
+    assert row['epoch'] == 1 and row['iteration'] == 600
+    assert row['validation/main/accuracy'] >= 0.95
+    assert sorted(os.listdir(tmp_path)) == sorted(FILES + ['snapshot_epoch_1'])
+
+
+@pytest.fixture(scope='session')
+def trained(small_mnist, tmp_path_factory):
+    """A finished training of three epochs, which other tests compare with."""
+    folder = tmp_path_factory.mktemp('trained')
+    result = small(folder, small_mnist, '--epoch', 3)
+    assert result.stderr == ''
+    return folder
+
+
+def test_what_it_leaves(trained, small_mnist):
+    assert sorted(os.listdir(trained)) == sorted(FILES + ['snapshot_epoch_3'])  # the newest snapshot alone
+    assert len(log_of(trained)) == 3
+    for name in 'loss.png', 'accuracy.png', 'weights.png':
+        assert (trained / name).read_bytes().startswith(b'\x89PNG')
+    graph = (trained / 'cg.dot').read_text()
+    assert graph.startswith('digraph') and 'BinaryWeight' in graph and 'BST' in graph
+    model = read_npz(str(trained / 'mlp.model'))
+    assert model['l1/W'].shape == (50, 784) and model['l1/bits'] == 1 == model['activation_bits']
+    assert all(abs(array).max() <= 1 for name, array in model.items() if name[-2:] in ('/W', '/b', 'ta', 'ma'))
+    assert read_npz(str(trained / 'mlp.state'))['t'] == 3 * 12
+
+
+def test_same_seed_same_bits(trained, small_mnist, tmp_path):
+    small(tmp_path, small_mnist, '--epoch', 3)
+    assert log_of(tmp_path) == log_of(trained)
+    assert same(tmp_path / 'mlp.model', trained / 'mlp.model')
+    assert same(tmp_path / 'mlp.state', trained / 'mlp.state')
+
+
+def test_another_seed_another_model(trained, small_mnist, tmp_path):
+    small(tmp_path, small_mnist, '--epoch', 3, '--seed', 1)
+    assert not same(tmp_path / 'mlp.model', trained / 'mlp.model')
+
+
+def test_resumed_is_uninterrupted(trained, small_mnist, tmp_path):
+    small(tmp_path, small_mnist, '--epoch', 1)
+    result = small(tmp_path, small_mnist, '--epoch', 3, '--resume', tmp_path / 'snapshot_epoch_1')
+    assert result.stderr == ''
+    assert len(re.findall(r'^[123] ', result.stdout, re.MULTILINE)) == 3  # the table is whole
+    assert log_of(tmp_path) == log_of(trained)
+    assert same(tmp_path / 'mlp.model', trained / 'mlp.model')
+    assert same(tmp_path / 'mlp.state', trained / 'mlp.state')
+    assert same(tmp_path / 'mlp.model', trained / 'mlp.model')
+
+
+def test_initmodel_starts_from_its_parameters(trained, small_mnist, tmp_path):
+    result = small(tmp_path, small_mnist, '--epoch', 1, '--initmodel', trained / 'mlp.model')
+    assert result.stderr == ''
+    fresh, going_on = log_of(trained)[0], log_of(tmp_path)[0]
+    assert going_on['main/loss'] < fresh['main/loss'] - 0.1
+
+
+def test_number_of_classes_comes_from_the_labels(mnist, tmp_path):
+    few = [(images[labels < 3][:200], labels[labels < 3][:200]) for images, labels in (mnist[:2], mnist[2:])]
+    data = write_dataset(tmp_path / 'data', *few[0], *few[1])
+    result = small(tmp_path / 'out', data, '--epoch', 1, '--net', 'quantized', '--layer', 1,
+                   '--weight-bits', 2, '--activation-bits', 3)
+    assert result.stderr == ''
+    assert f'load {data}' in result.stdout
+    assert '# net: quantized, W 2 bits, activations 3 bits' in result.stdout
+    model = read_npz(str(tmp_path / 'out' / 'mlp.model'))
+    assert model['l2/W'].shape == (3, 50)
+    assert (model['l1/bits'], model['activation_bits']) == (2, 3)
+
+
+def test_from_any_directory(small_mnist, tmp_path):
+    result = subprocess.run(
+        [sys.executable, os.path.join(ROOT, 'train_mnist.py'), '--data', small_mnist, '-u', '10', '-e', '1'],
+        cwd=tmp_path, capture_output=True, text=True)
+    assert result.stderr == ''
+    assert sorted(os.listdir(tmp_path)) == ['result']
+
+
+def test_help_is_complete():
+    result = train('--help')
+    assert result.returncode == 0
+    for option in ('--net', '--weight-bits', '--activation-bits', '--gpu', '--batchsize', '--epoch', '--unit',
+                   '--layer', '--seed', '--data', '--out', '--initmodel', '--resume', '--quiet'):
+        assert option in result.stdout
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('net', ['binary', 'quantized'])
+def test_gpu(tmp_path, net):
+    result = train('--gpu', 0, '--net', net, '--epoch', 1, '--out', tmp_path)
+    assert result.stderr == ''
+    assert log_of(tmp_path)[0]['validation/main/accuracy'] >= 0.95
+    result = train('--net', net, '--epoch', 1, '--out', tmp_path / 'cpu', '--initmodel', tmp_path / 'mlp.model')
+    assert result.stderr == ''
+
+
+# What is wrong, the arguments (with {folder} for a folder with the files below), and what the line says.
+BAD = {
+    'unknown net': ('--net ternary', "argument --net: invalid choice: 'ternary'"),
+    'unknown option': ('--nett binary', 'unrecognized arguments: --nett binary'),
+    'batch size 0': ('--batchsize 0', "argument --batchsize/-b: must be a whole number from 1 to"),
+    'batch size of more than there is': ('--batchsize 700', '--batchsize 700: there are 600 training images'),
+    'epoch -1': ('--epoch -1', 'argument --epoch/-e: must be a whole number from 1 to'),
+    'epoch of text': ('--epoch ten', "argument --epoch/-e: must be a whole number from 1 to 1000000, not 'ten'"),
+    'no units': ('--unit 0', 'argument --unit/-u: must be'),
+    'units of a supercomputer': ('--unit 1000000', '--unit 1000000 --layer 2: training would take'),
+    'too many units': ('--unit 10000000000', 'argument --unit/-u: must be'),
+    'no layers': ('--layer 0', 'argument --layer/-l: must be'),
+    'seed -1': ('--seed -1', 'argument --seed: must be a whole number from 0 to 4294967295'),
+    'half a seed': ('--seed 0.5', 'argument --seed: must be'),
+    'bits 0': ('--net quantized --weight-bits 0', 'argument --weight-bits: must be a whole number from 1 to 8'),
+    'bits 9': ('--net quantized --activation-bits 9', 'argument --activation-bits: must be'),
+    'bits of a binary net': ('--weight-bits 4', 'argument --weight-bits: is for --net quantized'),
+    'bits of a binary net 2': ('--activation-bits 1', 'argument --activation-bits: is for --net quantized'),
+    'initmodel and resume': ('--initmodel {folder}/model --resume {folder}/snapshot',
+                             'give --initmodel or --resume'),
+    'no data': ('--data {folder}/none', '/none: there is no such folder'),
+    'data that is a file': ('--data {folder}/text', '/text: there is no such folder'),
+    'empty data folder': ('--data {folder}/empty', '/empty: there is no file train-images-idx3-ubyte'),
+    'damaged data': ('--data {folder}/damaged', 'train-images-idx3-ubyte: truncated'),
+    'out is a file': ('--out {folder}/text', '/text: File exists'),
+    'out below a file': ('--out {folder}/text/result', '/text/result: Not a directory'),
+    'out is not writable': ('--out /proc/result', '/proc/result'),
+    'no model': ('--initmodel {folder}/none', '/none: No such file or directory'),
+    'a folder as model': ('--initmodel {folder}', ': Is a directory'),
+    'a text as model': ('--initmodel {folder}/text', '/text: damaged, or not a file that this program saved'),
+    'half a model': ('--initmodel {folder}/half', '/half: damaged, or not a file that this program saved'),
+    'another program\'s model': ('--initmodel {folder}/foreign', 'not a saved net of this program'),
+    'optimizer as model': ('--initmodel {folder}/mlp.state', 'not a saved net of this program'),
+    'model of another size': ('--unit 40 --initmodel {folder}/model',
+                              '/model: holds a binary net 784-50-50-10, and this training is of '
+                              'a binary net 784-40-40-10'),
+    'model of another net': ('--net quantized --initmodel {folder}/model',
+                             'this training is of a quantized net 784-50-50-10, W 4 bits, activations 4 bits'),
+    'no snapshot': ('--resume {folder}/none', '/none: No such file or directory'),
+    'a text as snapshot': ('--resume {folder}/text', '/text: damaged, or not a file that this program saved'),
+    'model as snapshot': ('--resume {folder}/model', '/model: not a snapshot of this program'),
+    'half a snapshot': ('--resume {folder}/half', '/half: damaged, or not a file that this program saved'),
+    'snapshot of another size': ('--unit 40 --resume {folder}/snapshot',
+                                 '/snapshot: a training with --unit 50, not 40'),
+    'snapshot of another net': ('--net quantized --resume {folder}/snapshot',
+                                '/snapshot: a training with --net binary, not quantized'),
+    'snapshot of another seed': ('--seed 7 --resume {folder}/snapshot',
+                                 '/snapshot: a training with --seed 0, not 7'),
+    'snapshot past the end': ('--epoch 2 --resume {folder}/snapshot', '/snapshot has 3 epochs already'),
+    'no CuPy': ('--gpu 0', '--gpu 0: CuPy is not installed', {'without': True}),
+    'no CUDA device': ('--gpu 0', '--gpu 0: CuPy finds no usable CUDA device (cudaErrorNoDevice: none)', {}),
+    'no such CUDA device': ('--gpu 5', '--gpu 5: there is no such CUDA device; there are: 0, 1', {'devices': 2}),
+    'gpu -2': ('--gpu -2', 'argument --gpu/-g: must be a whole number from -1'),
+}
+
+
+@pytest.fixture(scope='session')
+def outcomes(trained, small_mnist, tmp_path_factory):
+    """Runs every case of BAD, two at a time: name -> process, and whether it wrote anything."""
+    folder = tmp_path_factory.mktemp('bad')
+    (folder / 'empty').mkdir()
+    (folder / 'text').write_text('text')
+    (folder / 'model').write_bytes((trained / 'mlp.model').read_bytes())
+    (folder / 'mlp.state').write_bytes((trained / 'mlp.state').read_bytes())
+    snapshot = (trained / 'snapshot_epoch_3').read_bytes()
+    (folder / 'snapshot').write_bytes(snapshot)
+    (folder / 'half').write_bytes(snapshot[:len(snapshot) // 2])
+    with open(folder / 'foreign', 'wb') as f:
+        numpy.savez(f, W=numpy.zeros((2, 3)))
+    (folder / 'damaged').mkdir()
+    for path in small_mnist.iterdir():
+        (folder / 'damaged' / path.name).write_bytes(path.read_bytes()[:500])
+
+    def run(name):
+        arguments, _, *cupy = BAD[name]
+        environment = {}
+        if cupy:  # a CuPy that has just what is asked of it before the training
+            fake = folder / f'cupy of {name}'.replace(' ', '_') / 'cupy'
+            fake.mkdir(parents=True)
+            devices = cupy[0].get('devices')
+            (fake / '__init__.py').write_text(
+                'raise ModuleNotFoundError("cupy")' if 'without' in cupy[0] else
+                'class cuda:\n  class runtime:\n    def getDeviceCount():\n      ' + (
+                    f'return {devices}' if devices else 'raise RuntimeError("cudaErrorNoDevice:\\n none")'))
+            environment['PYTHONPATH'] = str(fake.parent)
+        out = folder / f'out of {name}'
+        result = small(out, small_mnist, *arguments.format(folder=folder).split(), **environment)
+        return name, (result, out.exists())
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(pool.map(run, BAD))
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_input(name, outcomes):
+    result, wrote = outcomes[name]
+    assert result.returncode == 2
+    line, = result.stderr.splitlines()
+    assert line.startswith('train_mnist.py: ')
+    assert BAD[name][1] in line
+    assert not wrote

@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Trains a binary or a quantized multilayer perceptron on MNIST.
+
+    ./train_mnist.py                       # binary, on the CPU
+    ./train_mnist.py --net quantized       # weights and activations of 4 bits
+    ./train_mnist.py --gpu 0               # on the first CUDA device
+
+The results of these commands, with the seeds and the logs behind them, are in README.md.
+"""
+import argparse
+import os
+import sys
+import zlib
+
+import chainer_compat  # noqa: F401  (before Chainer)
+import chainer
+import chainer.links as L
+from chainer import training
+from chainer.backends import cuda
+from chainer.training import extensions
+import numpy
+
+from data import Minibatches, read_mnist
+from net import BinaryMLP, QuantizedMLP, describe
+from report import Evaluator, Graph, Report
+from snapshot import Snapshot, resume, snapshots
+from storage import read_npz, restore, save_npz
+from weight_clip import WeightClip
+
+MNIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'mnist')
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        """One line, without the usage that argparse would print before it."""
+        self.exit(2, f'{self.prog}: {message}\n')
+
+
+def number(low, high):
+    """Argument type: a whole number from low to high."""
+    def convert(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f'must be a whole number from {low} to {high}, not {text!r}')
+        return value
+    return convert
+
+
+def parse_arguments(argv):
+    parser = Parser(description='Trains a binary or a quantized multilayer perceptron on MNIST.',
+                    formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    parser.add_argument('--net', choices=('binary', 'quantized'), default='binary', help='kind of net')
+    parser.add_argument('--weight-bits', type=number(1, 8), metavar='K', default=argparse.SUPPRESS,
+                        help='bits of the weights of a quantized net (default: 4)')
+    parser.add_argument('--activation-bits', type=number(1, 8), metavar='K', default=argparse.SUPPRESS,
+                        help='bits of the activations of a quantized net (default: 4)')
+    parser.add_argument('--gpu', '-g', type=number(-1, 999), metavar='ID', default=-1,
+                        help='CUDA device, -1 for the CPU')
+    parser.add_argument('--batchsize', '-b', type=number(1, 10 ** 6), metavar='N', default=100,
+                        help='images in a minibatch')
+    parser.add_argument('--epoch', '-e', type=number(1, 10 ** 6), metavar='N', default=20,
+                        help='sweeps over the training images')
+    parser.add_argument('--unit', '-u', type=number(1, 10 ** 6), metavar='N', default=1000,
+                        help='units of a hidden layer')
+    parser.add_argument('--layer', '-l', type=number(1, 1000), metavar='N', default=2,
+                        help='hidden layers')
+    parser.add_argument('--seed', type=number(0, 2 ** 32 - 1), metavar='N', default=0,
+                        help='seed of the initial weights and of the order of the images')
+    parser.add_argument('--data', metavar='DIR', default=MNIST,
+                        help='folder with the four files of MNIST, or of a data set in its format')
+    parser.add_argument('--out', '-o', metavar='DIR', default='result', help='folder for the results')
+    parser.add_argument('--initmodel', '-m', metavar='FILE',
+                        help='saved model whose parameters to start from')
+    parser.add_argument('--resume', '-r', metavar='FILE', help='snapshot to go on from')
+    parser.add_argument('--quiet', action='store_true', help='no progress bar')
+    args = parser.parse_args(argv)
+
+    bits = [name for name in ('weight_bits', 'activation_bits') if name in args]
+    if args.net == 'binary' and bits:
+        parser.error(f'argument --{bits[0].replace("_", "-")}: is for --net quantized; '
+                     f'a binary net has one bit')
+    for name in 'weight_bits', 'activation_bits':
+        vars(args).setdefault(name, 1 if args.net == 'binary' else 4)
+    if args.initmodel and args.resume:
+        parser.error('argument --initmodel: a resumed training has its parameters from the snapshot; '
+                     'give --initmodel or --resume')
+    return args
+
+
+def get_device(gpu):
+    """The CPU, or the CUDA device of that number.
+
+    Raises:
+        ValueError: If there is no such device; the message says what is missing.
+    """
+    if gpu < 0:
+        return chainer.get_device('@numpy')
+    try:
+        import cupy
+        n = cupy.cuda.runtime.getDeviceCount()
+    except ModuleNotFoundError:
+        raise ValueError(f'--gpu {gpu}: CuPy is not installed; README.md says how to') from None
+    except Exception as e:  # a broken installation or driver can raise anything
+        raise ValueError(f'--gpu {gpu}: CuPy finds no usable CUDA device '
+                         f'({" ".join(str(e).split())})') from None
+    if gpu >= n:
+        raise ValueError(f'--gpu {gpu}: there is no such CUDA device; there are: '
+                         f'{", ".join(map(str, range(n)))}')
+    return chainer.get_device(f'@cupy:{gpu}')
+
+
+def build_net(args, n_in, n_out):
+    if args.net == 'binary':
+        return BinaryMLP(n_in, args.unit, n_out, args.layer)
+    return QuantizedMLP(n_in, args.unit, n_out, args.layer, args.weight_bits, args.activation_bits)
+
+
+def check_memory(args, n_in, n_out):
+    """Refuses a net whose weights, gradients and two moments would not fit into the memory."""
+    sizes = [n_in] + [args.unit] * args.layer + [n_out]
+    need = 4 * 4 * sum(a * b for a, b in zip(sizes, sizes[1:]))
+    have = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    if need > have:
+        raise ValueError(f'--unit {args.unit} --layer {args.layer}: training would take {need / 1e9:.0f} GB, '
+                         f'and this machine has {have / 1e9:.0f}')
+
+
+def load_model(path, net):
+    """Gives the net the parameters of a saved model.
+
+    Raises:
+        ValueError: If the file is damaged or holds another net; the message says which.
+        OSError: If the file cannot be opened.
+    """
+    arrays = read_npz(path)
+    serializer = chainer.serializers.DictionarySerializer()
+    serializer.save(net)
+    theirs, ours = describe(arrays), describe(serializer.target)
+    if theirs != ours:
+        raise ValueError(f'{path}: holds {theirs}, and this training is of {ours}')
+    restore(path, arrays, net)
+
+
+class Plain:
+    """Standard output without the terminal control that PrintReport writes."""
+
+    def write(self, text):
+        if text != '\033[J':
+            sys.stdout.write(text)
+
+    def flush(self):
+        sys.stdout.flush()
+
+
+def prepare(args):
+    """Everything that can be refused, before anything is written: the trainer, ready to run."""
+    device = get_device(args.gpu)
+    train_images, train_labels, test_images, test_labels = read_mnist(args.data)
+    if args.batchsize > len(train_labels):
+        raise ValueError(f'--batchsize {args.batchsize}: there are {len(train_labels)} training images')
+    n_in, n_out = train_images[0].size, int(train_labels.max()) + 1
+    check_memory(args, n_in, n_out)
+    run = {f'--{name.replace("_", "-")}': vars(args)[name] for name in (
+        'net', 'weight_bits', 'activation_bits', 'batchsize', 'unit', 'layer', 'seed')}
+    run['--data with check sum'] = zlib.crc32(train_images) ^ zlib.crc32(train_labels)
+
+    numpy.random.seed(args.seed)
+    net = build_net(args, n_in, n_out)
+    if args.initmodel:
+        load_model(args.initmodel, net)
+    model = L.Classifier(net)
+    device.use()
+    model.to_device(device)
+    optimizer = chainer.optimizers.Adam(alpha=0.001)
+    optimizer.setup(model)
+    optimizer.add_hook(WeightClip())
+
+    train_iter = Minibatches(device.send(train_images), device.send(train_labels), args.batchsize, args.seed)
+    test_iter = Minibatches(device.send(test_images), device.send(test_labels), 1000)
+    updater = training.updaters.StandardUpdater(
+        train_iter, optimizer, converter=lambda batch, device: batch, device=device)
+    trainer = training.Trainer(updater, (args.epoch, 'epoch'), out=args.out)
+    trainer.extend(Evaluator(test_iter, model))
+    trainer.extend(Graph())
+    trainer.extend(extensions.LogReport(filename=None))
+    trainer.extend(Report(net))
+    trainer.extend(extensions.PrintReport(
+        ['epoch', 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy',
+         'elapsed_time'], out=sys.stdout if sys.stdout.isatty() else Plain()))
+    if sys.stdout.isatty() and not args.quiet:
+        trainer.extend(extensions.ProgressBar(update_interval=10))
+    trainer.extend(Snapshot(run))
+    if args.resume:
+        resume(args.resume, trainer)
+        if updater.epoch > args.epoch:
+            raise ValueError(f'--epoch {args.epoch}: {args.resume} has {updater.epoch} epochs already')
+    os.makedirs(args.out, exist_ok=True)
+    return trainer
+
+
+def train(trainer):
+    """Runs the trainer and saves what it trained."""
+    trainer.run(show_loop_exception_msg=False)
+    optimizer = trainer.updater.get_optimizer('main')
+    print('save the model')
+    save_npz(os.path.join(trainer.out, 'mlp.model'), optimizer.target.predictor)
+    print('save the optimizer')
+    save_npz(os.path.join(trainer.out, 'mlp.state'), optimizer)
+
+
+def stop(status, problem):
+    """Ends the program with one line on standard error."""
+    if isinstance(problem, OSError) and problem.strerror:
+        problem = f'{problem.filename}: {problem.strerror}' if problem.filename else problem.strerror
+    sys.stdout.flush()
+    print(f'{os.path.basename(__file__)}: {problem}', file=sys.stderr)
+    sys.exit(status)
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    print(f'GPU: {args.gpu}')
+    print('# net: binary' if args.net == 'binary' else
+          f'# net: quantized, W {args.weight_bits} bits, activations {args.activation_bits} bits')
+    print(f'# unit: {args.unit}')
+    print(f'# Minibatch-size: {args.batchsize}')
+    print(f'# epoch: {args.epoch}')
+    print()
+    print(f'load {"MNIST dataset" if args.data == MNIST else args.data}', flush=True)
+    try:
+        trainer = prepare(args)
+    except (OSError, ValueError, MemoryError) as e:
+        stop(2, e)
+    except KeyboardInterrupt:
+        stop(130, 'interrupted before the training')
+
+    try:
+        train(trainer)
+    except (OSError, MemoryError) as e:
+        stop(1, e)
+    except KeyboardInterrupt:
+        newest = snapshots(args.out)[:1]
+        stop(130, f'interrupted in epoch {trainer.updater.epoch + 1}; ' + (
+            f'to go on, give the same command with --resume {newest[0]}' if newest else
+            'there is no snapshot yet to resume from'))
+
+
+if __name__ == '__main__':
+    main()
