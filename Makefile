@@ -1,5 +1,5 @@
 # make train              trains (ARGS='--net quantized' gives arguments)
-# make test               runs the tests
+# make test               runs the tests (two minutes); make test-slow: each fault and file of strangers
 # make setup              makes .venv and installs what training needs
 #      CUPY=cupy-cuda13x  and CuPy, for a GPU
 # make clean              removes .venv and caches, but no results
@@ -14,7 +14,10 @@ train: setup
 	.venv/bin/python train_mnist.py $(ARGS)
 
 test: setup .venv/tests-installed
-	.venv/bin/python -m pytest tests
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m 'not slow' tests
+
+test-slow: setup .venv/tests-installed
+	.venv/bin/python -m pytest -n 2 tests
 
 setup: .venv/installed $(CUPY:%=.venv/%-installed)
 
@@ -43,4 +46,4 @@ endif
 clean:
 	rm -rf .venv .pytest_cache .hypothesis __pycache__ tests/__pycache__
 
-.PHONY: train test setup clean FORCE
+.PHONY: train test test-slow setup clean FORCE

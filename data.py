@@ -166,6 +166,11 @@ class Minibatches(chainer.dataset.Iterator):
     def epoch_detail(self):
         return self.epoch + self.position / len(self.labels)
 
+    @property
+    def iteration(self):
+        """Number of minibatches so far."""
+        return self.epoch * -(-len(self.labels) // self.size) + self.position // self.size
+
     def __next__(self):
         if self.seed is None and self.epoch > 0:
             raise StopIteration
@@ -186,4 +191,6 @@ class Minibatches(chainer.dataset.Iterator):
         self.position = serializer('position', self.position)
         self.is_new_epoch = serializer('is_new_epoch', self.is_new_epoch)
         self.previous_epoch_detail = serializer('previous_epoch_detail', self.previous_epoch_detail)
+        if self.position % self.size or not 0 <= self.position < len(self.labels):
+            raise ValueError(f'there is no minibatch at {self.position}')
         self._shuffle()

@@ -8,6 +8,7 @@ import chainer
 from chainer import computational_graph
 from chainer.backends import cuda
 from chainer.training import extensions
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 import numpy
@@ -36,6 +37,28 @@ class Evaluator(extensions.Evaluator):
                 totals[name] = totals.get(name, 0) + float(chainer.as_array(value)) * len(t)
             n += len(t)
         return {name: total / n for name, total in totals.items()}
+
+
+class FailOnNonFinite(chainer.training.Extension):
+    """Trainer extension that stops a training whose loss is not finite, before anything more is saved.
+
+    On a GPU it looks once an epoch, since each look waits for the device.
+
+    Raises:
+        FloatingPointError: If the loss was NaN or infinite; the message says when.
+    """
+    priority = chainer.training.PRIORITY_EDITOR + 1  # before every other extension
+    total = 0.0
+
+    def __call__(self, trainer):
+        updater = trainer.updater
+        self.total = self.total + chainer.as_array(trainer.observation['main/loss'])
+        on_cpu = isinstance(self.total, (numpy.ndarray, numpy.generic))
+        if (on_cpu or updater.is_new_epoch) and not numpy.isfinite(float(self.total)):
+            epoch = updater.epoch if updater.is_new_epoch else updater.epoch + 1
+            raise FloatingPointError(
+                f'the loss became {float(self.total)} in epoch {epoch}, ' + ('at' if on_cpu else 'by') +
+                f' iteration {updater.iteration}')
 
 
 class Graph(chainer.training.Extension):
@@ -95,28 +118,34 @@ class Report(chainer.training.Extension):
         self.draw_weights(os.path.join(trainer.out, 'weights.png'))
 
     def draw_curves(self, path, log, name):
-        figure = Figure(figsize=(6, 4), layout='tight')
+        figure = Figure(figsize=(6, 4))
         axes = figure.add_subplot(xlabel='epoch', ylabel=name)
         for key, label in (f'main/{name}', 'training'), (f'validation/main/{name}', 'test'):
             axes.plot([row['epoch'] for row in log], [row[key] for row in log], '.-', label=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-        with replacing(path) as f:
-            figure.savefig(f, format='png')
+        self.save(figure, path)
 
     def draw_weights(self, path):
-        figure = Figure(figsize=(3 * len(self.layers) + 1, 4), layout='constrained')
-        plots = figure.subplots(1, len(self.layers), sharey=True, squeeze=False)[0]
-        counts = numpy.array(self.counts)
-        for plot, name, percent in zip(plots, self.layers, counts.swapaxes(0, 1)):
-            image = plot.imshow(percent.T, aspect='auto', origin='lower', norm='log', cmap='viridis',
-                                extent=(-0.5, len(percent) - 0.5, -1, 1))
-            image.set_clim(0.01, 100)
-            plot.set(title=name.strip('/'), xlabel='epoch')
-            plot.xaxis.set_major_locator(MaxNLocator(integer=True))
-        plots[0].set_ylabel('real-valued weight')
-        figure.colorbar(image, ax=plots, label='% of the weights')
+        n = len(self.layers)
+        figure = Figure(figsize=(min(2.5 * n + 1, 50), 4))
+        figure.suptitle('share of the weights: 100 % yellow, 0.01 % dark (log scale)', fontsize='medium')
+        for i, (name, percent) in enumerate(zip(self.layers, numpy.swapaxes(self.counts, 0, 1)), start=1):
+            axes = figure.add_subplot(1, n, i, title=name.strip('/'), xlabel='epoch')
+            axes.imshow(percent.T, aspect='auto', origin='lower', norm=LogNorm(0.01, 100),
+                        extent=(-0.5, len(percent) - 0.5, -1, 1))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_yticks([-1, -0.5, 0, 0.5, 1])
+            if i == 1:
+                axes.set_ylabel('real-valued weight')
+            else:
+                axes.set_yticklabels([])
+        figure.subplots_adjust(top=0.85, bottom=0.15, wspace=0.1)
+        self.save(figure, path)
+
+    @staticmethod
+    def save(figure, path):
         with replacing(path) as f:
             figure.savefig(f, format='png')
 

@@ -6,12 +6,15 @@ import re
 
 import chainer_compat  # noqa: F401  (before Chainer)
 import chainer
+import numpy
 
-from storage import read_npz, restore, save_npz
+from storage import BadFile, read_npz, restore, save_npz
 
 
 class Snapshot(chainer.training.Extension):
     """Trainer extension that saves the trainer after each epoch, and keeps the newest snapshot.
+
+    An older one is deleted when the newer one is on disk.
 
     Args:
         run (dict): What makes the training the one it is, by option name. It is saved too, and only a
@@ -50,21 +53,65 @@ def resume(path, trainer):
         trainer (~chainer.training.Trainer): A trainer with the same extensions.
 
     Raises:
-        ValueError: If the file is damaged, or is a snapshot of another training; the message says in
-            what it differs.
-        OSError: If the file cannot be opened.
+        BadFile: If the file is damaged or no snapshot.
+        ValueError: If it is a snapshot of another training, or past its end; the message says why.
+        OSError: If it cannot be opened.
     """
-    arrays = read_npz(path)
-    name = 'extensions/Snapshot/run'
-    if name not in arrays:
-        raise ValueError(f'{path}: not a snapshot of this program')
-    saved = json.loads(arrays[name].item())
+    _restore(path, read_npz(path), trainer)
+
+
+def resume_newest(trainer):
+    """Resumes from the newest sound snapshot in the trainer's folder, and says which, or that there is none.
+
+    Args:
+        trainer (~chainer.training.Trainer): A trainer with the same extensions.
+
+    Raises:
+        ValueError: If that is a snapshot of another training, or past its end; the message says why.
+    """
+    for path in snapshots(trainer.out):
+        try:
+            arrays = read_npz(path)
+        except (BadFile, OSError) as e:
+            print(f'{e}; looking for an older one')
+        else:
+            _restore(path, arrays, trainer)
+            print(f'resume from {path}')
+            return
+    print(f'no snapshot in {trainer.out} to resume from: start afresh')
+
+
+def _restore(path, arrays, trainer):
+    try:
+        saved = dict(json.loads(arrays['extensions/Snapshot/run'].item()))
+    except Exception as e:  # a stranger's file
+        raise BadFile(f'{path}: not a snapshot of this program') from e
     for option, value in trainer.get_extension('Snapshot').run.items():
         if saved.get(option) != value:
             raise ValueError(f'{path}: a training with {option} {saved.get(option)}, not {value}')
     restore(path, arrays, trainer)
-    # The optimizer's state comes into being only while it is loaded, so it is checked afterwards.
-    for param in trainer.updater.get_optimizer('main').target.params():
-        for state in param.update_rule.state.values():
-            if state.shape != param.shape or state.dtype != param.dtype:
-                raise ValueError(f'{path}: the state of the optimizer does not fit the net')
+    try:
+        sound = _is_sound(trainer)
+    except Exception:  # a stranger's log can be anything that JSON can
+        sound = False
+    if not sound:
+        raise BadFile(f'{path}: damaged, its parts do not fit together')
+    if trainer.updater.epoch > trainer.stop_trigger.period:
+        raise ValueError(f'{path}: has {trainer.updater.epoch} epochs already, more than --epoch '
+                         f'{trainer.stop_trigger.period}')
+
+
+def _is_sound(trainer):
+    """Whether what Chainer restores without a look at it fits together."""
+    iterator = trainer.updater.get_iterator('main')
+    optimizer = trainer.updater.get_optimizer('main')
+    rules = [(param, param.update_rule) for param in optimizer.target.params()]
+    log = trainer.get_extension('LogReport').log
+    report = trainer.get_extension('Report')
+    return (iterator.iteration == trainer.updater.iteration == optimizer.t
+            and all(rule.t == optimizer.t for _, rule in rules)
+            and all(state.shape == param.shape and state.dtype == param.dtype
+                    for param, rule in rules for state in rule.state.values())
+            and [row['epoch'] for row in log] == list(range(1, iterator.epoch + 1))
+            and all(isinstance(value, (int, float)) for row in log for value in row.values())
+            and numpy.shape(report.counts) == (iterator.epoch + 1, len(report.layers), report.bins))

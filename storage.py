@@ -1,8 +1,8 @@
 """Files that are whole or not there, and npz files that can be loaded from strangers."""
 import contextlib
+import fcntl
 import math
 import os
-import tempfile
 import zipfile
 
 import chainer_compat  # noqa: F401  (before Chainer)
@@ -15,7 +15,8 @@ import numpy
 def replacing(path):
     """Opens a new file that takes the place of ``path`` once it is complete and on disk.
 
-    A reader, and whoever looks after a crash, finds the old file or the new one, each whole.
+    A reader, and whoever looks after a crash, finds the old file or the new one, each whole. The new file
+    is called ``.name.new`` until then; a crash leaves it there, for the next run to write over.
 
     Args:
         path (str): The file to write.
@@ -27,23 +28,45 @@ def replacing(path):
         OSError: If the file cannot be written.
     """
     folder, name = os.path.split(path)
-    new = ''
+    new = os.path.join(folder, f'.{name}.new')
     try:
-        descriptor, new = tempfile.mkstemp(prefix=f'.{name}.', dir=folder or '.')
-        with open(descriptor, 'wb') as f:
+        with open(new, 'wb') as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(new, 0o666 & ~umask)  # mkstemp's files are their owner's alone
         os.replace(new, path)
+        directory = os.open(folder or '.', os.O_RDONLY)
+        try:
+            os.fsync(directory)  # the rename too is on disk, before anything older is deleted
+        finally:
+            os.close(directory)
     except BaseException as e:
         with contextlib.suppress(OSError):
             os.remove(new)
         if isinstance(e, OSError):
             raise OSError(e.errno, e.strerror, path) from e
         raise
+
+
+def lock(folder):
+    """Claims a folder for this process, until it ends, however it ends.
+
+    Args:
+        folder (str): The folder; it is made if need be.
+
+    Returns:
+        file: What holds the lock, for as long as it is referred to.
+
+    Raises:
+        OSError: If another process has claimed the folder, or it cannot be written to.
+    """
+    os.makedirs(folder, exist_ok=True)
+    f = open(os.path.join(folder, '.lock'), 'w')
+    try:
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        raise OSError(e.errno, 'another training is writing to this folder', folder) from e
+    return f
 
 
 def save_npz(path, target):
@@ -60,6 +83,10 @@ def save_npz(path, target):
     serializer.save(target)
     with replacing(path) as f:
         numpy.savez(f, **serializer.target)
+
+
+class BadFile(ValueError):
+    """A file that is damaged, hostile, or not of the kind that was expected; the message names it."""
 
 
 def _read_array(f, size):
@@ -86,7 +113,7 @@ def read_npz(path):
         dict: Arrays (of numbers or strings) by name.
 
     Raises:
-        ValueError: If the file is damaged or not such a file; the message names it.
+        BadFile: If the file is damaged or not such a file.
         OSError: If it cannot be opened.
     """
     with open(path, 'rb') as f:
@@ -104,7 +131,7 @@ def read_npz(path):
                         arrays[m.filename[:-len('.npy')]] = _read_array(content, m.file_size)
                 return arrays
         except Exception as e:  # whatever a stranger's file makes zipfile, zlib and NumPy raise
-            raise ValueError(f'{path}: damaged, or not a file that this program saved: {e}') from e
+            raise BadFile(f'{path}: damaged, or not a file that this program saved: {e}') from e
 
 
 class _Deserializer(chainer.Deserializer):
@@ -141,9 +168,9 @@ def restore(path, arrays, target):
         target: Object with Chainer's ``serialize`` method.
 
     Raises:
-        ValueError: If something is missing, or of another shape or type; the message names the file.
+        BadFile: If something is missing, or of another shape or type.
     """
     try:
         _Deserializer(arrays).load(target)
     except Exception as e:  # Chainer's own extensions parse what they saved, and may raise anything
-        raise ValueError(f'{path}: it does not fit: {e}') from e
+        raise BadFile(f'{path}: it does not fit: {e}') from e

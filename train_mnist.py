@@ -20,11 +20,12 @@ from chainer.backends import cuda
 from chainer.training import extensions
 import numpy
 
+from adam import Adam
 from data import Minibatches, read_mnist
 from net import BinaryMLP, QuantizedMLP, describe
-from report import Evaluator, Graph, Report
-from snapshot import Snapshot, resume, snapshots
-from storage import read_npz, restore, save_npz
+from report import Evaluator, FailOnNonFinite, Graph, Report
+from snapshot import Snapshot, resume, resume_newest, snapshots
+from storage import lock, read_npz, restore, save_npz
 from weight_clip import WeightClip
 
 MNIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'mnist')
@@ -74,7 +75,8 @@ def parse_arguments(argv):
     parser.add_argument('--out', '-o', metavar='DIR', default='result', help='folder for the results')
     parser.add_argument('--initmodel', '-m', metavar='FILE',
                         help='saved model whose parameters to start from')
-    parser.add_argument('--resume', '-r', metavar='FILE', help='snapshot to go on from')
+    parser.add_argument('--resume', '-r', metavar='FILE', nargs='?', const='auto',
+                        help='snapshot to go on from; without FILE (or with "auto"), the newest in --out')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
     args = parser.parse_args(argv)
 
@@ -84,7 +86,7 @@ def parse_arguments(argv):
                      f'a binary net has one bit')
     for name in 'weight_bits', 'activation_bits':
         vars(args).setdefault(name, 1 if args.net == 'binary' else 4)
-    if args.initmodel and args.resume:
+    if args.initmodel and args.resume not in (None, 'auto'):
         parser.error('argument --initmodel: a resumed training has its parameters from the snapshot; '
                      'give --initmodel or --resume')
     return args
@@ -108,7 +110,9 @@ def get_device(gpu):
                          f'({" ".join(str(e).split())})') from None
     if gpu >= n:
         raise ValueError(f'--gpu {gpu}: there is no such CUDA device; there are: '
-                         f'{", ".join(map(str, range(n)))}')
+                         f'{", ".join(map(str, range(n))) or "none"}')
+    if not cuda.available:
+        raise ValueError(f'--gpu {gpu}: Chainer cannot use the CuPy that is installed')
     return chainer.get_device(f'@cupy:{gpu}')
 
 
@@ -165,7 +169,7 @@ def prepare(args):
     check_memory(args, n_in, n_out)
     run = {f'--{name.replace("_", "-")}': vars(args)[name] for name in (
         'net', 'weight_bits', 'activation_bits', 'batchsize', 'unit', 'layer', 'seed')}
-    run['--data with check sum'] = zlib.crc32(train_images) ^ zlib.crc32(train_labels)
+    run['--data with check sum'] = zlib.crc32(train_labels, zlib.crc32(train_images))
 
     numpy.random.seed(args.seed)
     net = build_net(args, n_in, n_out)
@@ -174,7 +178,7 @@ def prepare(args):
     model = L.Classifier(net)
     device.use()
     model.to_device(device)
-    optimizer = chainer.optimizers.Adam(alpha=0.001)
+    optimizer = Adam(alpha=0.001)
     optimizer.setup(model)
     optimizer.add_hook(WeightClip())
 
@@ -183,9 +187,10 @@ def prepare(args):
     updater = training.updaters.StandardUpdater(
         train_iter, optimizer, converter=lambda batch, device: batch, device=device)
     trainer = training.Trainer(updater, (args.epoch, 'epoch'), out=args.out)
+    trainer.extend(FailOnNonFinite())
     trainer.extend(Evaluator(test_iter, model))
     trainer.extend(Graph())
-    trainer.extend(extensions.LogReport(filename=None))
+    trainer.extend(extensions.LogReport(log_name=None))  # Report writes the file
     trainer.extend(Report(net))
     trainer.extend(extensions.PrintReport(
         ['epoch', 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy',
@@ -193,11 +198,12 @@ def prepare(args):
     if sys.stdout.isatty() and not args.quiet:
         trainer.extend(extensions.ProgressBar(update_interval=10))
     trainer.extend(Snapshot(run))
-    if args.resume:
+
+    if args.resume not in (None, 'auto'):
         resume(args.resume, trainer)
-        if updater.epoch > args.epoch:
-            raise ValueError(f'--epoch {args.epoch}: {args.resume} has {updater.epoch} epochs already')
-    os.makedirs(args.out, exist_ok=True)
+    trainer.lock = lock(args.out)  # from here on something is written
+    if args.resume == 'auto':
+        resume_newest(trainer)
     return trainer
 
 
@@ -215,22 +221,25 @@ def stop(status, problem):
     """Ends the program with one line on standard error."""
     if isinstance(problem, OSError) and problem.strerror:
         problem = f'{problem.filename}: {problem.strerror}' if problem.filename else problem.strerror
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # whoever read our output is gone; without this, Python would say so once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     print(f'{os.path.basename(__file__)}: {problem}', file=sys.stderr)
     sys.exit(status)
 
 
 def main(argv=None):
     args = parse_arguments(argv)
-    print(f'GPU: {args.gpu}')
-    print('# net: binary' if args.net == 'binary' else
-          f'# net: quantized, W {args.weight_bits} bits, activations {args.activation_bits} bits')
-    print(f'# unit: {args.unit}')
-    print(f'# Minibatch-size: {args.batchsize}')
-    print(f'# epoch: {args.epoch}')
-    print()
-    print(f'load {"MNIST dataset" if args.data == MNIST else args.data}', flush=True)
     try:
+        print(f'GPU: {args.gpu}')
+        print('# net: binary' if args.net == 'binary' else
+              f'# net: quantized, W {args.weight_bits} bits, activations {args.activation_bits} bits')
+        print(f'# unit: {args.unit}')
+        print(f'# Minibatch-size: {args.batchsize}')
+        print(f'# epoch: {args.epoch}')
+        print()
+        print(f'load {"MNIST dataset" if args.data == MNIST else args.data}', flush=True)
         trainer = prepare(args)
     except (OSError, ValueError, MemoryError) as e:
         stop(2, e)
@@ -238,8 +247,9 @@ def main(argv=None):
         stop(130, 'interrupted before the training')
 
     try:
-        train(trainer)
-    except (OSError, MemoryError) as e:
+        with numpy.errstate(all='ignore'):  # a loss that is not finite is reported once, as an error
+            train(trainer)
+    except (OSError, MemoryError, FloatingPointError) as e:
         stop(1, e)
     except KeyboardInterrupt:
         newest = snapshots(args.out)[:1]

@@ -9,11 +9,13 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # the programs that tests start run side by side
 import chainer_compat  # noqa: E402,F401  (before Chainer)
 
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'gpu: needs CuPy and a CUDA device')
+    config.addinivalue_line('markers', 'slow: runs with `make test-slow` only')
 
 
 def why_no_gpu():

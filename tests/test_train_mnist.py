@@ -25,8 +25,7 @@ def train(*arguments, **environment):
 
 def small(folder, data, *arguments, **environment):
     """A training of seconds: 600 images, a small net."""
-    return train('--data', data, '--unit', 50, '--batchsize', 50, '--out', folder, *arguments,
-                 OPENBLAS_NUM_THREADS='1', **environment)
+    return train('--data', data, '--unit', 50, '--batchsize', 50, '--out', folder, *arguments, **environment)
 
 
 def log_of(folder):
@@ -53,7 +52,7 @@ def test_one_epoch_of_mnist_reaches_95_percent(tmp_path, arguments, net):
     row, = log_of(tmp_path)
     assert row['epoch'] == 1 and row['iteration'] == 600
     assert row['validation/main/accuracy'] >= 0.95
-    assert sorted(os.listdir(tmp_path)) == sorted(FILES + ['snapshot_epoch_1'])
+    assert sorted(os.listdir(tmp_path)) == sorted(FILES + ['.lock', 'snapshot_epoch_1'])
 
 
 @pytest.fixture(scope='session')
@@ -66,7 +65,7 @@ def trained(small_mnist, tmp_path_factory):
 
 
 def test_what_it_leaves(trained, small_mnist):
-    assert sorted(os.listdir(trained)) == sorted(FILES + ['snapshot_epoch_3'])  # the newest snapshot alone
+    assert sorted(os.listdir(trained)) == sorted(FILES + ['.lock', 'snapshot_epoch_3'])  # the newest snapshot alone
     assert len(log_of(trained)) == 3
     for name in 'loss.png', 'accuracy.png', 'weights.png':
         assert (trained / name).read_bytes().startswith(b'\x89PNG')
@@ -98,7 +97,6 @@ def test_resumed_is_uninterrupted(trained, small_mnist, tmp_path):
     assert log_of(tmp_path) == log_of(trained)
     assert same(tmp_path / 'mlp.model', trained / 'mlp.model')
     assert same(tmp_path / 'mlp.state', trained / 'mlp.state')
-    assert same(tmp_path / 'mlp.model', trained / 'mlp.model')
 
 
 def test_initmodel_starts_from_its_parameters(trained, small_mnist, tmp_path):
@@ -165,6 +163,7 @@ BAD = {
     'bits 9': ('--net quantized --activation-bits 9', 'argument --activation-bits: must be'),
     'bits of a binary net': ('--weight-bits 4', 'argument --weight-bits: is for --net quantized'),
     'bits of a binary net 2': ('--activation-bits 1', 'argument --activation-bits: is for --net quantized'),
+    'smaller epoch than resumed': ('--epoch 1 --resume {folder}/snapshot', '/snapshot: has 3 epochs already, more than --epoch 1'),
     'initmodel and resume': ('--initmodel {folder}/model --resume {folder}/snapshot',
                              'give --initmodel or --resume'),
     'no data': ('--data {folder}/none', '/none: there is no such folder'),
@@ -195,7 +194,6 @@ BAD = {
                                 '/snapshot: a training with --net binary, not quantized'),
     'snapshot of another seed': ('--seed 7 --resume {folder}/snapshot',
                                  '/snapshot: a training with --seed 0, not 7'),
-    'snapshot past the end': ('--epoch 2 --resume {folder}/snapshot', '/snapshot has 3 epochs already'),
     'no CuPy': ('--gpu 0', '--gpu 0: CuPy is not installed', {'without': True}),
     'no CUDA device': ('--gpu 0', '--gpu 0: CuPy finds no usable CUDA device (cudaErrorNoDevice: none)', {}),
     'no such CUDA device': ('--gpu 5', '--gpu 5: there is no such CUDA device; there are: 0, 1', {'devices': 2}),

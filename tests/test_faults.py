@@ -1,0 +1,316 @@
+"""Faults while the real program trains: it is killed, the disk is full, files come from strangers."""
+import io
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy
+import pytest
+
+import train_mnist
+from conftest import ROOT
+from storage import read_npz
+from test_train_mnist import log_of, same, small
+
+EPOCHS = 3
+
+
+def slow(cases):
+    """All the cases for `make test-slow`, of which every tenth or so also runs in `make test`."""
+    cases = list(cases)
+    few = set(random.Random(0).sample(range(len(cases)), max(3, len(cases) // 10)))
+    return [case if i in few else pytest.param(case, marks=pytest.mark.slow) for i, case in enumerate(cases)]
+
+
+def start(code, *arguments, **kwargs):
+    """Starts Python code with arguments for the program; the code is what makes the fault."""
+    return subprocess.Popen([sys.executable, '-c', code, *map(str, arguments)], text=True, cwd=ROOT,
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env={**os.environ, 'OPENBLAS_NUM_THREADS': '1'}, **kwargs)
+
+
+PROGRAM = 'import train_mnist; train_mnist.main()'
+
+
+def arguments_for(folder, data):
+    return ['--data', data, '--unit', 50, '--batchsize', 50, '--epoch', EPOCHS, '--out', folder]
+
+
+@pytest.fixture(scope='session')
+def uninterrupted(small_mnist, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('uninterrupted')
+    assert small(folder, small_mnist, '--epoch', EPOCHS).stderr == ''
+    return folder
+
+
+def assert_resumes_to(expected, folder, data):
+    """Whatever is in the folder, the same command with --resume ends as the uninterrupted training did."""
+    result = small(folder, data, '--epoch', EPOCHS, '--resume')
+    assert (result.returncode, result.stderr) == (0, '')
+    assert log_of(folder) == log_of(expected)
+    assert same(folder / 'mlp.model', expected / 'mlp.model')
+    assert same(folder / 'mlp.state', expected / 'mlp.state')
+    left = {name for name in os.listdir(folder) if not name.endswith('.new')}
+    assert left == set(os.listdir(expected))
+
+
+# The program kills itself at its k-th step on a file in --out: opening it, renaming it, deleting it.
+KILL_AT_STEP = '''
+import os, signal, sys
+k, out = int(sys.argv.pop(1)), sys.argv[sys.argv.index('--out') + 1]
+def count(event, args):
+    global k
+    if event in ('open', 'os.rename', 'os.remove') and str(args[0]).startswith(out):
+        k -= 1
+        if k == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+''' + PROGRAM
+
+
+@pytest.mark.parametrize('k', slow(range(1, 48)))
+def test_killed_at_any_step_on_a_file(k, uninterrupted, small_mnist, tmp_path):
+    process = start(KILL_AT_STEP, k, *arguments_for(tmp_path, small_mnist))
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert_resumes_to(uninterrupted, tmp_path, small_mnist)
+
+
+# The program kills itself after so many bytes of a snapshot or model: a half-written file.
+KILL_WHILE_WRITING = '''
+import os, signal, sys, zipfile
+k = int(sys.argv.pop(1))
+write = zipfile._ZipWriteFile.write
+def count(self, data):
+    global k
+    k -= 1
+    if k == 0:
+        self._fileobj.write(bytes(data)[:len(data) // 2])
+        self._fileobj.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(self, data)
+zipfile._ZipWriteFile.write = count
+''' + PROGRAM
+
+
+@pytest.mark.parametrize('k', slow([1, 7, 60, 130, 150, 200, 270, 290, 330, 420]))
+def test_killed_while_it_writes_a_snapshot(k, uninterrupted, small_mnist, tmp_path):
+    process = start(KILL_WHILE_WRITING, k, *arguments_for(tmp_path, small_mnist))
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert_resumes_to(uninterrupted, tmp_path, small_mnist)
+
+
+@pytest.mark.parametrize('seed', slow(range(30)))
+def test_killed_at_a_random_moment(seed, uninterrupted, small_mnist, tmp_path):
+    """Twice, if the first resumed training lasts long enough to be killed too."""
+    moment = random.Random(seed)
+    for _ in range(2):
+        process = start(PROGRAM, *arguments_for(tmp_path, small_mnist), '--resume')
+        while '.lock' not in os.listdir(tmp_path) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moment.uniform(0, 1.5))
+        process.kill()
+        process.communicate()
+    assert_resumes_to(uninterrupted, tmp_path, small_mnist)
+
+
+def test_the_newest_snapshot_is_damaged(uninterrupted, small_mnist, tmp_path):
+    small(tmp_path, small_mnist, '--epoch', 1)
+    (tmp_path / 'snapshot_epoch_2').write_bytes((tmp_path / 'snapshot_epoch_1').read_bytes()[:-1000])
+    result = small(tmp_path, small_mnist, '--epoch', EPOCHS, '--resume')
+    assert 'snapshot_epoch_2: damaged' in result.stdout
+    assert f'resume from {tmp_path}/snapshot_epoch_1\n' in result.stdout
+    assert same(tmp_path / 'mlp.model', uninterrupted / 'mlp.model')
+
+
+def test_killed_when_all_was_trained(uninterrupted, small_mnist, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / 'out')
+    for name in 'mlp.model', 'mlp.state':
+        (tmp_path / 'out' / name).unlink()
+    assert_resumes_to(uninterrupted, tmp_path / 'out', small_mnist)
+
+
+def test_no_snapshot_to_resume_from(uninterrupted, small_mnist, tmp_path):
+    result = small(tmp_path, small_mnist, '--epoch', EPOCHS, '--resume', 'auto')
+    assert f'no snapshot in {tmp_path} to resume from: start afresh\n' in result.stdout
+    assert same(tmp_path / 'mlp.model', uninterrupted / 'mlp.model')
+
+
+def test_newest_snapshot_is_of_another_training(uninterrupted, small_mnist, tmp_path):
+    small(tmp_path, small_mnist, '--epoch', 1)
+    result = small(tmp_path, small_mnist, '--seed', 1, '--resume')
+    assert result.returncode == 2
+    assert result.stderr == (f'train_mnist.py: {tmp_path}/snapshot_epoch_1: a training with --seed 0, not 1\n')
+
+
+def one_line(process, status=1):
+    out, err = process.communicate()
+    assert process.returncode == status, err
+    line, = err.splitlines()
+    assert line.startswith('train_mnist.py: ')
+    return line
+
+
+@pytest.mark.parametrize('limit, file', [(300_000, 'snapshot_epoch_2'), (5_000, 'loss.png'), (500, 'cg.dot')])
+def test_a_file_size_limit(limit, file, uninterrupted, small_mnist, tmp_path):
+    small(tmp_path, small_mnist, '--epoch', 1)
+    before = (tmp_path / 'snapshot_epoch_1').read_bytes()
+    code = f'import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n' + PROGRAM
+    line = one_line(start(code, *arguments_for(tmp_path, small_mnist), '--resume'))
+    assert line == f'train_mnist.py: {tmp_path}/{file}: File too large'
+    assert (tmp_path / 'snapshot_epoch_1').read_bytes() == before
+    assert_resumes_to(uninterrupted, tmp_path, small_mnist)
+
+
+def test_a_full_disk(uninterrupted, small_mnist, tmp_path):
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    size = 1_100_000  # room for one snapshot (0.6 MB) and the rest, not for two
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', folder],
+                             capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f'no file system can be mounted: {mounted.stderr.strip()}')
+    try:
+        line = one_line(start(PROGRAM, *arguments_for(folder, small_mnist)))
+        assert line == f'train_mnist.py: {folder}/snapshot_epoch_2: No space left on device'
+        shutil.copytree(folder, tmp_path / 'larger')
+    finally:
+        subprocess.run(['umount', folder], check=True)
+    assert_resumes_to(uninterrupted, tmp_path / 'larger', small_mnist)
+
+
+def test_the_folder_vanishes(small_mnist, tmp_path):
+    folder = tmp_path / 'out'
+    process = start(PROGRAM, '--data', small_mnist, '--unit', 10, '--epoch', 1000, '--out', folder)
+    while not (folder / 'snapshot_epoch_1').exists():
+        time.sleep(0.01)
+    while folder.exists():  # again, if a file was made meanwhile
+        shutil.rmtree(folder, ignore_errors=True)
+    line = one_line(process)
+    assert line.startswith(f'train_mnist.py: {folder}/') and line.endswith('No such file or directory')
+
+
+def test_two_trainings_into_one_folder(small_mnist, tmp_path):
+    arguments = ['--data', small_mnist, '--unit', 10, '--epoch', 1000, '--out', tmp_path]
+    first = start(PROGRAM, *arguments)
+    while '.lock' not in os.listdir(tmp_path):
+        time.sleep(0.01)
+    line = one_line(start(PROGRAM, *arguments), status=2)
+    assert line == f'train_mnist.py: {tmp_path}: another training is writing to this folder'
+    first.kill()
+    first.communicate()
+    assert small(tmp_path, small_mnist, '--unit', 10, '--epoch', 1).returncode == 0  # its lock is gone
+
+
+def test_a_loss_that_is_not_a_number(small_mnist, uninterrupted, tmp_path):
+    arrays = read_npz(str(uninterrupted / 'mlp.model'))
+    arrays['bn3/beta'] = numpy.full(10, numpy.nan, numpy.float32)
+    with open(tmp_path / 'model', 'wb') as f:
+        numpy.savez(f, **arrays)
+    out = tmp_path / 'out'
+    small(out, small_mnist, '--epoch', 1)
+    before = (out / 'snapshot_epoch_1').read_bytes()
+    result = small(out, small_mnist, '--initmodel', tmp_path / 'model')
+    assert result.returncode == 1
+    assert result.stderr == 'train_mnist.py: the loss became nan in epoch 1, at iteration 1\n'
+    assert (out / 'snapshot_epoch_1').read_bytes() == before
+
+
+def test_interrupted(small_mnist, tmp_path, uninterrupted):
+    process = start(PROGRAM, *arguments_for(tmp_path, small_mnist)[:-4], '--epoch', 1000, '--out', tmp_path)
+    while not (tmp_path / 'snapshot_epoch_1').exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    line = one_line(process, status=130)
+    assert 'interrupted in epoch ' in line
+    snapshot = line.split('the same command with --resume ')[1]
+    assert os.path.exists(snapshot)
+
+
+def test_nobody_reads_the_output(small_mnist, tmp_path):
+    process = start(PROGRAM, *arguments_for(tmp_path, small_mnist))
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait() != 0
+    assert err == 'train_mnist.py: Broken pipe\n'
+
+
+# Files of strangers: mutated bytes, and mutated arrays in a sound npz file.
+
+def mutate_bytes(content, random_):
+    content = bytearray(content)
+    for _ in range(random_.choice([1, 1, 2, 10])):
+        kind, at = random_.randrange(4), random_.randrange(len(content))
+        if random_.random() < 0.5:  # where the headers are
+            at = random_.choice([at % 200, len(content) - 1 - at % 2000 % len(content)])
+        if kind == 0:
+            content[at] = random_.randrange(256)
+        elif kind == 1:
+            content[at] ^= 1 << random_.randrange(8)
+        elif kind == 2:
+            del content[at:at + random_.choice([1, 10, 1000])]
+        else:
+            content[at:at] = bytes(random_.randrange(256) for _ in range(random_.choice([1, 4, 100])))
+        content = content or bytearray(1)
+    return bytes(content)
+
+
+def mutate_arrays(content, random_):
+    with numpy.load(io.BytesIO(content)) as npz:
+        arrays = dict(npz)
+    name = random_.choice(sorted(arrays))
+    array = arrays[name]
+    replacement = random_.choice([
+        lambda: None, lambda: array.astype('U'), lambda: array.reshape(-1)[:-1], lambda: array[None],
+        lambda: numpy.array([array.item() if array.ndim == 0 else 0], object),
+        lambda: numpy.array('[' * 100_000), lambda: numpy.array('[{"epoch": 1}]'), lambda: numpy.array('{}'),
+        lambda: numpy.array(-1), lambda: numpy.array(2 ** 62), lambda: numpy.array(numpy.nan),
+        lambda: numpy.zeros_like(array), lambda: array.astype(complex) if array.dtype.kind != 'U' else None])()
+    del arrays[name]
+    if replacement is not None:
+        arrays[name] = replacement
+    file = io.BytesIO()
+    numpy.savez(file, **arrays)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize('kind', ['model', 'snapshot', 'data'])
+@pytest.mark.parametrize('n', [30, pytest.param(700, marks=pytest.mark.slow)])
+def test_files_of_strangers(kind, n, uninterrupted, small_mnist, tmp_path):
+    """Each is loaded, and then trains on, or is refused in one line."""
+    arguments = ['--data', small_mnist, '--unit', 50, '--batchsize', 50, '--epoch', EPOCHS + 1]
+    if kind == 'data':
+        shutil.copytree(small_mnist, tmp_path / 'data')
+        arguments[1] = tmp_path / 'data'
+        paths = sorted((tmp_path / 'data').iterdir())
+    else:
+        paths = [tmp_path / kind]
+        shutil.copy(uninterrupted / {'model': 'mlp.model', 'snapshot': f'snapshot_epoch_{EPOCHS}'}[kind], paths[0])
+        arguments += [{'model': '--initmodel', 'snapshot': '--resume'}[kind], paths[0]]
+    random_ = random.Random(n)
+    originals = {path: path.read_bytes() for path in paths}
+    refused = 0
+    for i in range(n):
+        path = random_.choice(paths)
+        mutate = mutate_arrays if kind != 'data' and i % 2 else mutate_bytes
+        path.write_bytes(mutate(originals[path], random_))
+        args = train_mnist.parse_arguments([*map(str, arguments), '--out', str(tmp_path / f'out{i}')])
+        try:
+            trainer = train_mnist.prepare(args)
+        except (OSError, ValueError, MemoryError) as e:
+            assert '\n' not in str(e)
+            refused += 1
+        else:
+            trainer.stop_trigger = lambda trainer, last=trainer.updater.iteration + 12: (
+                trainer.updater.iteration >= last)
+            try:
+                trainer.run(show_loop_exception_msg=False)
+            except FloatingPointError as e:  # the numbers may be any
+                assert 'the loss became' in str(e)
+        path.write_bytes(originals[path])
+    assert refused > n / 4  # else the mutations are too mild to show anything
