@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Draws the pictures of README.md and prints its tables, from the logs in this folder.
+
+``binary-seed0.json`` and so on are the ``log`` files of our trainings, ``original-binary.csv`` and
+``original-quantized.csv`` the runs of the original scripts.
+"""
+import csv
+import glob
+import json
+import os
+import sys
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+import numpy
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+from qst import quantize  # noqa: E402  (a module of the folder above)
+
+COLUMNS = 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy'
+
+
+def ours(net):
+    """Array of shape (seeds, epochs, columns)."""
+    runs = []
+    for path in sorted(glob.glob(f'{HERE}/{net}-seed*.json')):
+        with open(path) as f:
+            runs.append([[row[name] for name in COLUMNS] for row in json.load(f)])
+    return numpy.array(runs)
+
+
+def original(net):
+    with open(f'{HERE}/original-{net}.csv') as f:
+        return numpy.array([[float(row[name]) for name in COLUMNS] for row in csv.DictReader(f)])
+
+
+def draw_training(net):
+    figure = Figure(figsize=(9, 3.5), layout='tight')
+    runs, reference = ours(net), original(net)
+    epochs = numpy.arange(1, len(reference) + 1)
+    for axes, name, columns in zip(figure.subplots(1, 2), ('loss', 'accuracy'), ((0, 1), (2, 3))):
+        for column, what, colour in zip(columns, ('training', 'test'), ('tab:blue', 'tab:orange')):
+            axes.plot(epochs, runs[:, :, column].mean(axis=0), color=colour, label=f'ours, {what}')
+            axes.fill_between(epochs, runs[:, :, column].min(axis=0), runs[:, :, column].max(axis=0),
+                              color=colour, alpha=0.25, linewidth=0)
+            axes.plot(epochs, reference[:, column], '--', color=colour, label=f'original, {what}')
+        axes.set(xlabel='epoch', ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(f'{HERE}/{net}.png', dpi=120)
+
+
+def draw_quantizer():
+    figure = Figure(figsize=(9, 3), layout='tight')
+    a = numpy.linspace(-1.5, 1.5, 3001)
+    plots = figure.subplots(1, 4)
+    for axes, bits in zip(plots, (1, 2, 4)):
+        axes.plot(a, quantize(a, bits))
+        axes.set(title=f'forward, {bits} bit' + ('s' if bits > 1 else ''), xlabel='a')
+    plots[3].plot(a, (abs(a) <= 1).astype(float), color='tab:orange')
+    plots[3].set(title='backward, any bits', xlabel='a', ylim=(-1.1, 1.1))
+    for axes in plots:
+        axes.grid(alpha=0.3)
+    figure.savefig(f'{HERE}/quantizer.png', dpi=120)
+
+
+def print_table(net):
+    runs, reference = ours(net), original(net)
+    print(f'\n{net}, {len(runs)} seeds')
+    print('| epoch | training loss | test loss | training accuracy | test accuracy | original test accuracy |')
+    print('|---|---|---|---|---|---|')
+    for epoch in 1, 2, 5, 10, 20:
+        cells = [f'{mean:.4f} ± {deviation:.4f}' for mean, deviation in zip(
+            runs[:, epoch - 1].mean(axis=0), runs[:, epoch - 1].std(axis=0, ddof=1))]
+        print(f'| {epoch} | ' + ' | '.join(cells) + f' | {reference[epoch - 1, 3]:.4f} |')
+    apart = abs(runs.mean(axis=0) - reference)[:, 0]
+    print(f'largest difference of the mean training loss from the original: {apart.max():.4f}')
+
+
+if __name__ == '__main__':
+    draw_quantizer()
+    for kind in 'binary', 'quantized':
+        draw_training(kind)
+        print_table(kind)
