@@ -2,6 +2,7 @@
 # make test               runs the tests (two minutes); make test-slow: each fault and file of strangers
 # make setup              makes .venv and installs what training needs
 #      CUPY=cupy-cuda13x  and CuPy, for a GPU
+# make benchmark          times training beside PyTorch, Larq and Brevitas (gigabytes of packages)
 # make clean              removes .venv and caches, but no results
 #
 # PYTHON=python3.12 chooses the interpreter; .venv is made anew when it changes, and only then.
@@ -18,6 +19,15 @@ test: setup .venv/tests-installed
 
 test-slow: setup .venv/tests-installed
 	.venv/bin/python -m pytest -n 2 tests
+
+benchmark: setup benchmarks/.venv-torch/installed benchmarks/.venv-larq/installed benchmarks/.venv-brevitas/installed
+	.venv/bin/python benchmarks/train.py $(ARGS)
+
+# A peer that cannot be installed here is skipped by the benchmark, which says so.
+benchmarks/.venv-%/installed: benchmarks/requirements-%.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	-$(@D)/bin/python -m pip --disable-pip-version-check install --quiet -r $< && touch $@
 
 setup: .venv/installed $(CUPY:%=.venv/%-installed)
 
@@ -44,6 +54,6 @@ endif
 	@touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .hypothesis __pycache__ tests/__pycache__
+	rm -rf .venv benchmarks/.venv-* benchmarks/.out-* .pytest_cache .hypothesis __pycache__ tests/__pycache__
 
-.PHONY: train test test-slow setup clean FORCE
+.PHONY: train test test-slow benchmark setup clean FORCE

@@ -19,6 +19,7 @@ class AdamRule(adam.AdamRule):
             super().update_core_cpu(param)
             return
         flat = [array.reshape(-1) for array in (param.array, param.grad, self.state['m'], self.state['v'])]
+        alpha_t = self.alpha_t
         scratch = numpy.empty(min(BLOCK, param.size), param.dtype)
         for start in range(0, param.size, BLOCK):
             w, g, m, v = [array[start:start + BLOCK] for array in flat]
@@ -35,7 +36,7 @@ class AdamRule(adam.AdamRule):
             # w -= eta alpha_t / (sqrt(v) + eps) m
             numpy.sqrt(v, out=t)
             t += hp.eps
-            numpy.divide(self.alpha_t, t, out=t)
+            numpy.divide(alpha_t, t, out=t)
             t *= m
             t *= hp.eta
             w -= t

@@ -1,0 +1,56 @@
+"""What every contender shares: MNIST, the minibatches, and the conversation with train.py.
+
+A contender is a process, in an environment of its own, that trains so many steps when told to and then
+says how long they took and what the loss was. It needs NumPy here, and nothing of this project.
+"""
+import gzip
+import json
+import os
+import sys
+import time
+
+import numpy
+
+MNIST = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'mnist')
+
+
+def read_mnist():
+    """Training images as float32 in [0, 1] of shape (60000, 784), and labels."""
+    with gzip.open(f'{MNIST}/train-images-idx3-ubyte.gz') as f:
+        images = numpy.frombuffer(f.read(), numpy.uint8, offset=16).reshape(60000, 784)
+    with gzip.open(f'{MNIST}/train-labels-idx1-ubyte.gz') as f:
+        labels = numpy.frombuffer(f.read(), numpy.uint8, offset=8)
+    return images.astype(numpy.float32) / numpy.float32(255), labels.astype(numpy.int64)
+
+
+def orders(n):
+    """The order of the examples, epoch by epoch: the same for every contender."""
+    epoch = 0
+    while True:
+        yield numpy.random.RandomState((0, epoch)).permutation(n)
+        epoch += 1
+
+
+def initial_weights(sizes):
+    """The same for every contender: normal, of deviation sqrt(1 / inputs), shape (outputs, inputs)."""
+    random = numpy.random.RandomState(0)
+    return [(random.standard_normal((m, k)) / numpy.sqrt(k)).astype(numpy.float32)
+            for k, m in zip(sizes, sizes[1:])]
+
+
+def serve(train):
+    """Obeys lines of standard input: each is a number of steps.
+
+    Args:
+        train: Function of a number of steps; it trains them and returns the mean loss of the last.
+    """
+    out = os.fdopen(os.dup(1), 'w')
+    os.dup2(2, 1)  # what the libraries print is no answer
+    print('ready', file=out, flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        loss = train(int(line))
+        seconds = time.perf_counter() - start
+        with open('/proc/self/status') as f:
+            peak = next(int(row.split()[1]) for row in f if row.startswith('VmHWM'))
+        print(json.dumps({'seconds': seconds, 'loss': loss, 'peak MB': peak / 1024}), file=out, flush=True)
