@@ -2,15 +2,13 @@
 import json
 import logging
 import os
+import time
 
 import chainer_compat  # noqa: F401  (before Chainer)
 import chainer
 from chainer import computational_graph
 from chainer.backends import cuda
 from chainer.training import extensions
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 import numpy
 
 from storage import replacing
@@ -83,7 +81,8 @@ class Report(chainer.training.Extension):
 
     ``log`` has what :class:`~chainer.training.extensions.LogReport` collected, as JSON; the first two
     pictures draw it. ``weights.png`` shows, for each linear layer, how its real-valued weights are
-    distributed over [-1, 1] before the training and after each epoch.
+    distributed over [-1, 1] before the training and after each epoch. The log is written after each epoch,
+    the pictures then too if the last are ten seconds old (drawing takes half a second), and at the end.
 
     Args:
         net (~net.MLP): The net.
@@ -98,6 +97,7 @@ class Report(chainer.training.Extension):
         self.counts = []  # [epoch][layer][bin], in percent of the layer's weights
 
     def initialize(self, trainer):
+        self.drawn = time.monotonic()
         if not self.counts:
             self.count()
 
@@ -113,11 +113,20 @@ class Report(chainer.training.Extension):
         log = trainer.get_extension('LogReport').log
         with replacing(os.path.join(trainer.out, 'log')) as f:
             f.write(json.dumps(log, indent=4).encode())
+        if time.monotonic() - self.drawn > 10:
+            self.draw(trainer)
+
+    def draw(self, trainer):
+        """Draws the three pictures."""
         for name in 'loss', 'accuracy':
-            self.draw_curves(os.path.join(trainer.out, f'{name}.png'), log, name)
+            self.draw_curves(os.path.join(trainer.out, f'{name}.png'),
+                             trainer.get_extension('LogReport').log, name)
         self.draw_weights(os.path.join(trainer.out, 'weights.png'))
+        self.drawn = time.monotonic()
 
     def draw_curves(self, path, log, name):
+        from matplotlib.figure import Figure  # here, since it takes half a second
+        from matplotlib.ticker import MaxNLocator
         figure = Figure(figsize=(6, 4))
         axes = figure.add_subplot(xlabel='epoch', ylabel=name)
         for key, label in (f'main/{name}', 'training'), (f'validation/main/{name}', 'test'):
@@ -128,6 +137,9 @@ class Report(chainer.training.Extension):
         self.save(figure, path)
 
     def draw_weights(self, path):
+        from matplotlib.colors import LogNorm
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
         n = len(self.layers)
         figure = Figure(figsize=(min(2.5 * n + 1, 50), 4))
         figure.suptitle('share of the weights: 100 % yellow, 0.01 % dark (log scale)', fontsize='medium')

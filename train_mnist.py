@@ -210,6 +210,7 @@ def prepare(args):
 def train(trainer):
     """Runs the trainer and saves what it trained."""
     trainer.run(show_loop_exception_msg=False)
+    trainer.get_extension('Report').draw(trainer)
     optimizer = trainer.updater.get_optimizer('main')
     print('save the model')
     save_npz(os.path.join(trainer.out, 'mlp.model'), optimizer.target.predictor)

@@ -72,7 +72,7 @@ sys.addaudithook(count)
 ''' + PROGRAM
 
 
-@pytest.mark.parametrize('k', slow(range(1, 48)))
+@pytest.mark.parametrize('k', slow(range(1, 40)))
 def test_killed_at_any_step_on_a_file(k, uninterrupted, small_mnist, tmp_path):
     process = start(KILL_AT_STEP, k, *arguments_for(tmp_path, small_mnist))
     process.communicate()
@@ -156,7 +156,7 @@ def one_line(process, status=1):
     return line
 
 
-@pytest.mark.parametrize('limit, file', [(300_000, 'snapshot_epoch_2'), (5_000, 'loss.png'), (500, 'cg.dot')])
+@pytest.mark.parametrize('limit, file', [(300_000, 'snapshot_epoch_2'), (500, 'cg.dot')])
 def test_a_file_size_limit(limit, file, uninterrupted, small_mnist, tmp_path):
     small(tmp_path, small_mnist, '--epoch', 1)
     before = (tmp_path / 'snapshot_epoch_1').read_bytes()
@@ -309,7 +309,7 @@ def test_files_of_strangers(kind, n, uninterrupted, small_mnist, tmp_path):
             trainer.stop_trigger = lambda trainer, last=trainer.updater.iteration + 12: (
                 trainer.updater.iteration >= last)
             try:
-                trainer.run(show_loop_exception_msg=False)
+                train_mnist.train(trainer)
             except FloatingPointError as e:  # the numbers may be any
                 assert 'the loss became' in str(e)
         path.write_bytes(originals[path])
