@@ -1,6 +1,7 @@
 """Files that are whole or not there, and npz files that can be loaded from strangers."""
 import contextlib
 import fcntl
+import io
 import math
 import os
 import zipfile
@@ -81,8 +82,10 @@ def save_npz(path, target):
     """
     serializer = chainer.serializers.DictionarySerializer()
     serializer.save(target)
+    content = io.BytesIO()  # put together in memory: a full disk must not interrupt NumPy half-way
+    numpy.savez(content, **serializer.target)
     with replacing(path) as f:
-        numpy.savez(f, **serializer.target)
+        f.write(content.getbuffer())
 
 
 class BadFile(ValueError):

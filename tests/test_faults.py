@@ -33,6 +33,13 @@ def start(code, *arguments, **kwargs):
                             env={**os.environ, 'OPENBLAS_NUM_THREADS': '1'}, **kwargs)
 
 
+def wait_for(prefix, folder, process):
+    """Waits until the process has a file of that name in its folder, or has ended."""
+    while process.poll() is None and not (
+            folder.exists() and any(name.startswith(prefix) for name in os.listdir(folder))):
+        time.sleep(0.01)
+
+
 PROGRAM = 'import train_mnist; train_mnist.main()'
 
 
@@ -80,28 +87,22 @@ def test_killed_at_any_step_on_a_file(k, uninterrupted, small_mnist, tmp_path):
     assert_resumes_to(uninterrupted, tmp_path, small_mnist)
 
 
-# The program kills itself after so many bytes of a snapshot or model: a half-written file.
-KILL_WHILE_WRITING = '''
-import os, signal, sys, zipfile
-k = int(sys.argv.pop(1))
-write = zipfile._ZipWriteFile.write
-def count(self, data):
-    global k
-    k -= 1
-    if k == 0:
-        self._fileobj.write(bytes(data)[:len(data) // 2])
-        self._fileobj.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return write(self, data)
-zipfile._ZipWriteFile.write = count
+# The kernel kills the program when a file has grown to so many bytes: a half-written file.
+KILL_AT_SIZE = '''
+import resource, signal, sys
+size = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 ''' + PROGRAM
 
 
-@pytest.mark.parametrize('k', slow([1, 7, 60, 130, 150, 200, 270, 290, 330, 420]))
-def test_killed_while_it_writes_a_snapshot(k, uninterrupted, small_mnist, tmp_path):
-    process = start(KILL_WHILE_WRITING, k, *arguments_for(tmp_path, small_mnist))
+@pytest.mark.parametrize('size', slow([100, 4000, 6000, 60_000, 100_000, 150_000, 200_000, 300_000, 400_000, 500_000]))
+def test_killed_while_it_writes_a_file(size, uninterrupted, small_mnist, tmp_path):
+    small(tmp_path, small_mnist, '--epoch', 1)
+    process = start(KILL_AT_SIZE, size, *arguments_for(tmp_path, small_mnist), '--resume')
     process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    assert process.returncode == -signal.SIGXFSZ
+    assert os.path.getsize(*[path for path in tmp_path.iterdir() if path.name.endswith('.new')]) <= size
     assert_resumes_to(uninterrupted, tmp_path, small_mnist)
 
 
@@ -111,8 +112,7 @@ def test_killed_at_a_random_moment(seed, uninterrupted, small_mnist, tmp_path):
     moment = random.Random(seed)
     for _ in range(2):
         process = start(PROGRAM, *arguments_for(tmp_path, small_mnist), '--resume')
-        while '.lock' not in os.listdir(tmp_path) and process.poll() is None:
-            time.sleep(0.01)
+        wait_for('.lock', tmp_path, process)
         time.sleep(moment.uniform(0, 1.5))
         process.kill()
         process.communicate()
@@ -187,8 +187,7 @@ def test_a_full_disk(uninterrupted, small_mnist, tmp_path):
 def test_the_folder_vanishes(small_mnist, tmp_path):
     folder = tmp_path / 'out'
     process = start(PROGRAM, '--data', small_mnist, '--unit', 10, '--epoch', 1000, '--out', folder)
-    while not (folder / 'snapshot_epoch_1').exists():
-        time.sleep(0.01)
+    wait_for('snapshot_epoch_', folder, process)
     while folder.exists():  # again, if a file was made meanwhile
         shutil.rmtree(folder, ignore_errors=True)
     line = one_line(process)
@@ -198,8 +197,7 @@ def test_the_folder_vanishes(small_mnist, tmp_path):
 def test_two_trainings_into_one_folder(small_mnist, tmp_path):
     arguments = ['--data', small_mnist, '--unit', 10, '--epoch', 1000, '--out', tmp_path]
     first = start(PROGRAM, *arguments)
-    while '.lock' not in os.listdir(tmp_path):
-        time.sleep(0.01)
+    wait_for('.lock', tmp_path, first)
     line = one_line(start(PROGRAM, *arguments), status=2)
     assert line == f'train_mnist.py: {tmp_path}: another training is writing to this folder'
     first.kill()
@@ -223,8 +221,7 @@ def test_a_loss_that_is_not_a_number(small_mnist, uninterrupted, tmp_path):
 
 def test_interrupted(small_mnist, tmp_path, uninterrupted):
     process = start(PROGRAM, *arguments_for(tmp_path, small_mnist)[:-4], '--epoch', 1000, '--out', tmp_path)
-    while not (tmp_path / 'snapshot_epoch_1').exists():
-        time.sleep(0.01)
+    wait_for('snapshot_epoch_', tmp_path, process)
     process.send_signal(signal.SIGINT)
     line = one_line(process, status=130)
     assert 'interrupted in epoch ' in line

@@ -138,9 +138,9 @@ def test_never_further_than_half_a_step(a, bits):
 
 @pytest.mark.parametrize('bits', ALL_BITS)
 def test_exactly_2_to_the_bits_levels(xp, dtype, bits):
-    levels = xp.unique(quantize(xp.linspace(-1.5, 1.5, 3001).astype(dtype), bits))
+    levels = set(quantize(xp.linspace(-1.5, 1.5, 3001).astype(dtype), bits).tolist())
     n = 2 ** bits - 1
-    assert levels.tolist() == numpy.array([j / n for j in range(-n, n + 1, 2)], dtype).tolist()
+    assert sorted(levels) == numpy.array([j / n for j in range(-n, n + 1, 2)], dtype).tolist()
 
 
 @given(any_array, bits_of_any)
