@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Checks everything that needs a CUDA device, in one command, and prints a report.
+
+    python benchmarks/gpu_check.py [--gpu 0]
+
+Versions; the GPU tests; a training step of each net on the CPU beside the GPU; two epochs of each net on
+both, through the program, with the times of the second epoch. It needs what a training needs, CuPy, pytest
+and Hypothesis. The last line says whether all is well, and so does the exit status.
+"""
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+
+import numpy
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+import chainer_compat  # noqa: E402,F401  (before Chainer)
+import chainer  # noqa: E402
+import chainer.links as L  # noqa: E402
+
+from data import read_mnist, to_input  # noqa: E402
+from net import BinaryMLP, QuantizedMLP  # noqa: E402
+from train_mnist import get_device  # noqa: E402
+
+problems = []
+
+
+def check(what, good):
+    print(f'{"ok  " if good else "FAIL"} {what}', flush=True)
+    if not good:
+        problems.append(what)
+
+
+def report_versions(gpu):
+    import cupy
+    properties = cupy.cuda.runtime.getDeviceProperties(gpu)
+    print(f'{properties["name"].decode()}, compute capability {properties["major"]}.{properties["minor"]}')
+    print(f'Python {platform.python_version()}, NumPy {numpy.__version__}, Chainer {chainer.__version__}, '
+          f'CuPy {cupy.__version__}, CUDA runtime {cupy.cuda.runtime.runtimeGetVersion()}, '
+          f'driver {cupy.cuda.runtime.driverGetVersion()}')
+
+
+def run_tests():
+    done = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-m', 'gpu', '-p', 'no:cacheprovider',
+                           os.path.join(ROOT, 'tests')], capture_output=True, text=True)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode:
+        print(done.stdout[-5000:], done.stderr[-2000:])
+    skipped = 'skipped' in lines[-1] if lines else True
+    check(f'GPU tests: {lines[-1] if lines else done.stderr[-200:]}', done.returncode == 0 and not skipped)
+
+
+def compare_a_step(device):
+    """Loss and gradients of one minibatch, with the same weights on both devices."""
+    images, labels, _, _ = read_mnist(os.path.join(ROOT, 'mnist'))
+    x, t = to_input(images[:100]), labels[:100]
+    for name, Net in ('binary', BinaryMLP), ('quantized', QuantizedMLP):
+        numpy.random.seed(0)
+        model = L.Classifier(Net(784, 1000, 10))
+        gradients = []
+        for where in chainer.get_device('@numpy'), device:
+            where.use()
+            model.to_device(where)
+            model.cleargrads()
+            loss = model(where.send(x), where.send(t))
+            loss.backward()
+            gradients.append({path: chainer.backends.cuda.to_cpu(p.grad) for path, p in model.namedparams()})
+        on_cpu, on_gpu = gradients
+        # The last layer alone: before it, one activation that rounding tips moves whole gradients.
+        path = '/predictor/l3/W'
+        apart = numpy.linalg.norm(on_gpu[path] - on_cpu[path]) / numpy.linalg.norm(on_cpu[path])
+        check(f'{name}: gradient of {path} differs by {apart:.1e} of its norm', apart < 1e-2)
+
+
+def compare_trainings(gpu):
+    for net in 'binary', 'quantized':
+        logs = []
+        for device in -1, gpu:
+            with tempfile.TemporaryDirectory() as folder:
+                done = subprocess.run(
+                    [sys.executable, os.path.join(ROOT, 'train_mnist.py'), '--net', net, '--gpu', str(device),
+                     '--epoch', '2', '--out', folder], capture_output=True, text=True)
+                if done.returncode:
+                    check(f'{net}, --gpu {device}: {done.stderr.strip()[-500:]}', False)
+                    break
+                with open(os.path.join(folder, 'log')) as f:
+                    logs.append(json.load(f))
+        else:
+            (cpu_1, cpu_2), (gpu_1, gpu_2) = logs
+            loss, accuracy = (abs(gpu_2[key] - cpu_2[key]) for key in (
+                'main/loss', 'validation/main/accuracy'))
+            check(f'{net}: after two epochs test accuracy {gpu_2["validation/main/accuracy"]:.4f}, on the CPU '
+                  f'{cpu_2["validation/main/accuracy"]:.4f}; training loss {gpu_2["main/loss"]:.4f}, on the CPU '
+                  f'{cpu_2["main/loss"]:.4f}', loss < 0.01 and accuracy < 0.01)
+            print(f'     {net}: second epoch {gpu_2["elapsed_time"] - gpu_1["elapsed_time"]:.2f} s, on the CPU '
+                  f'{cpu_2["elapsed_time"] - cpu_1["elapsed_time"]:.2f} s')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--gpu', type=int, default=0, metavar='ID', help='CUDA device (default: 0)')
+    args = parser.parse_args()
+    try:
+        device = get_device(max(args.gpu, 0))
+    except ValueError as e:
+        print(f'{parser.prog}: {e}', file=sys.stderr)
+        return 2
+    report_versions(device.device.id)
+    run_tests()
+    compare_a_step(device)
+    compare_trainings(device.device.id)
+    print('all is well' if not problems else f'{len(problems)} problems')
+    return 1 if problems else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
