@@ -15,10 +15,10 @@ train: setup
 	.venv/bin/python train_mnist.py $(ARGS)
 
 test: setup .venv/tests-installed
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m 'not slow' tests
+	.venv/bin/python -m pytest -n 2 --dist loadfile tests
 
 test-slow: setup .venv/tests-installed
-	.venv/bin/python -m pytest -n 2 tests
+	.venv/bin/python -m pytest -n 2 --slow tests
 
 benchmark: setup benchmarks/.venv-torch/installed benchmarks/.venv-larq/installed benchmarks/.venv-brevitas/installed
 	.venv/bin/python benchmarks/train.py $(ARGS)

@@ -92,8 +92,8 @@ class BadFile(ValueError):
     """A file that is damaged, hostile, or not of the kind that was expected; the message names it."""
 
 
-def _read_array(f, size):
-    """One .npy file of ``size`` bytes, whose header is believed only if the size bears it out."""
+def _read_array(f):
+    """Reads a .npy file, whose header is believed only if the size bears it out."""
     version = numpy.lib.format.read_magic(f)
     read_header = {(1, 0): numpy.lib.format.read_array_header_1_0,
                    (2, 0): numpy.lib.format.read_array_header_2_0}[version]
@@ -102,7 +102,7 @@ def _read_array(f, size):
         raise ValueError(f'an array of type {dtype}, which is not loaded')
     content = f.read()
     if math.prod(shape) * dtype.itemsize != len(content):
-        raise ValueError(f'an array of shape {shape} in {size} bytes')
+        raise ValueError(f'an array of shape {shape} in {len(content)} bytes')
     return numpy.frombuffer(content, dtype).reshape(shape, order='F' if fortran else 'C')
 
 
@@ -131,7 +131,7 @@ def read_npz(path):
                     if not m.filename.endswith('.npy') or '..' in m.filename:
                         raise ValueError(f'it has a member named {m.filename!r}')
                     with z.open(m) as content:
-                        arrays[m.filename[:-len('.npy')]] = _read_array(content, m.file_size)
+                        arrays[m.filename[:-len('.npy')]] = _read_array(content)
                 return arrays
         except Exception as e:  # whatever a stranger's file makes zipfile, zlib and NumPy raise
             raise BadFile(f'{path}: damaged, or not a file that this program saved: {e}') from e

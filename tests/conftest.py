@@ -13,9 +13,13 @@ os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # the programs that tests st
 import chainer_compat  # noqa: E402,F401  (before Chainer)
 
 
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='run every fault and file of strangers')
+
+
 def pytest_configure(config):
     config.addinivalue_line('markers', 'gpu: needs CuPy and a CUDA device')
-    config.addinivalue_line('markers', 'slow: runs with `make test-slow` only')
+    config.addinivalue_line('markers', 'slow: runs with --slow only')
 
 
 def why_no_gpu():
@@ -32,7 +36,11 @@ def why_no_gpu():
 NO_GPU = why_no_gpu()
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption('--slow'):
+        slow = [item for item in items if item.get_closest_marker('slow')]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
     if NO_GPU:
         for item in items:
             if item.get_closest_marker('gpu'):

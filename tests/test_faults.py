@@ -20,7 +20,7 @@ EPOCHS = 3
 
 
 def slow(cases):
-    """All the cases for `make test-slow`, of which every tenth or so also runs in `make test`."""
+    """All the cases with --slow, of which a tenth, or three, run without it too."""
     cases = list(cases)
     few = set(random.Random(0).sample(range(len(cases)), max(3, len(cases) // 10)))
     return [case if i in few else pytest.param(case, marks=pytest.mark.slow) for i, case in enumerate(cases)]

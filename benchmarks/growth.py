@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Measures how the time of a training grows with units, minibatch and layers, and draws growth.png.
+
+    .venv/bin/python benchmarks/growth.py
+
+One of the three is changed at a time, from 1000 units, minibatches of 100 and 2 hidden layers, with one and
+with two threads of BLAS. A point is the median of five measurements of at least ten steps and 1,000 images
+each, after a warm-up; the configurations take turns, five rounds over all of them.
+"""
+import os
+import statistics
+import sys
+
+from matplotlib.figure import Figure
+
+from train import HERE, Contender
+
+GRID = {'unit': [250, 500, 1000, 2000, 4000], 'batchsize': [20, 50, 100, 200, 500, 1000, 2000],
+        'layer': [1, 2, 3, 4]}
+DEFAULT = {'unit': 1000, 'batchsize': 100, 'layer': 2}
+LABELS = {'unit': 'units of a hidden layer', 'batchsize': 'images in a minibatch', 'layer': 'hidden layers'}
+
+
+def main():
+    running = {}
+    for threads in 1, 2:
+        for option, values in GRID.items():
+            for value in values:
+                chosen = {**DEFAULT, option: value}
+                key = threads, *chosen.values()
+                if key not in running:
+                    running[key] = Contender(sys.executable, 'train_ours.py', [
+                        *(part for name, v in chosen.items() for part in (f'--{name}', v)),
+                        '--out', f'{HERE}/.out-{"-".join(map(str, key))}'], threads)
+                    running[key].train(3)
+    for _ in range(5):
+        for (_, _, batch, _), contender in running.items():
+            steps = max(10, 1000 // batch)
+            contender.times.append(contender.train(steps)['seconds'] / steps / batch * 1e6)
+    for contender in running.values():
+        contender.process.stdin.close()
+        contender.process.wait()
+
+    figure = Figure(figsize=(10, 3.5), layout='tight')
+    print('| threads | units | minibatch | layers | microseconds an image, median | least - greatest |')
+    print('|---|---|---|---|---|---|')
+    for axes, (option, values) in zip(figure.subplots(1, 3, sharey=True), GRID.items()):
+        for threads in 1, 2:
+            points = []
+            for value in values:
+                key = threads, *{**DEFAULT, option: value}.values()
+                times = running[key].times
+                points.append(statistics.median(times))
+                print(f'| {" | ".join(map(str, key))} | {points[-1]:.0f} | {min(times):.0f} - {max(times):.0f} |')
+            axes.plot(values, points, 'o-', label=f'{threads} thread' + 's' * (threads > 1))
+        axes.set(xlabel=LABELS[option], yscale='log', xscale='linear' if option == 'layer' else 'log')
+        axes.set_xticks(values, values, fontsize='small')
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel('microseconds an image')
+    figure.axes[0].legend()
+    figure.savefig(os.path.join(HERE, 'growth.png'), dpi=120)
+
+
+if __name__ == '__main__':
+    main()
