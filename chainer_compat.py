@@ -51,7 +51,8 @@ with warnings.catch_warnings():
               DistributionNotFound=LookupError, VersionConflict=LookupError)
 
     import chainer
-    import chainer.testing  # noqa: F401  (wants pkg_resources too, while it is imported)
+    if 'pkg_resources' in _stand_ins:
+        import chainer.testing  # noqa: F401  (wants it too, while it is imported)
 
 # The stand-ins were for Chainer alone: whoever looks for the real modules must not find them.
 for _name in _stand_ins:
