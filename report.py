@@ -13,6 +13,9 @@ import numpy
 
 from storage import replacing
 
+COLUMNS = ['epoch', 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy',
+           'elapsed_time']  # of the table, and of each row of the log
+
 # Matplotlib logs that it builds its font cache, or where: nothing a user could do anything about.
 logging.getLogger('matplotlib').setLevel(logging.ERROR)
 

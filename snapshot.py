@@ -8,6 +8,7 @@ import chainer_compat  # noqa: F401  (before Chainer)
 import chainer
 import numpy
 
+from report import COLUMNS
 from storage import BadFile, read_npz, restore, save_npz
 
 
@@ -26,13 +27,22 @@ class Snapshot(chainer.training.Extension):
     def __init__(self, run):
         self.run = run
 
+    def initialize(self, trainer):
+        path = self.path(trainer)
+        if os.path.exists(path):  # resumed from it: what was killed may have left the one before it
+            for older in snapshots(trainer.out)[snapshots(trainer.out).index(path) + 1:]:
+                os.remove(older)
+
     def __call__(self, trainer):
-        older = snapshots(trainer.out)
-        path = os.path.join(trainer.out, f'snapshot_epoch_{trainer.updater.epoch}')
+        path = self.path(trainer)
         save_npz(path, trainer)
-        for old in older:
-            if old != path:
-                os.remove(old)
+        for other in snapshots(trainer.out):
+            if other != path:
+                os.remove(other)
+
+    @staticmethod
+    def path(trainer):
+        return os.path.join(trainer.out, f'snapshot_epoch_{trainer.updater.epoch}')
 
     def serialize(self, serializer):
         serializer('run', json.dumps(self.run))
@@ -91,7 +101,7 @@ def _restore(path, arrays, trainer):
             raise ValueError(f'{path}: a training with {option} {saved.get(option)}, not {value}')
     restore(path, arrays, trainer)
     try:
-        sound = _is_sound(trainer)
+        sound = _is_sound(trainer, arrays)
     except Exception:  # a stranger's log can be anything that JSON can
         sound = False
     if not sound:
@@ -101,17 +111,31 @@ def _restore(path, arrays, trainer):
                          f'{trainer.stop_trigger.period}')
 
 
-def _is_sound(trainer):
-    """Whether what Chainer restores without a look at it fits together."""
+def _is_sound(trainer, arrays):
+    """Whether what Chainer restores without a look at it fits together, as at the end of an epoch."""
     iterator = trainer.updater.get_iterator('main')
     optimizer = trainer.updater.get_optimizer('main')
     rules = [(param, param.update_rule) for param in optimizer.target.params()]
     log = trainer.get_extension('LogReport').log
     report = trainer.get_extension('Report')
-    return (iterator.iteration == trainer.updater.iteration == optimizer.t
+    n = len(iterator.labels)
+    before = iterator.epoch - 1 + (n - (n % iterator.size or iterator.size)) / n
+
+    def as_it_was(name):
+        """Extensions were triggered by the last minibatch; the rest looked at what came before it."""
+        last = not name.startswith(('updater', 'stop_trigger'))
+        if name.endswith('previous_epoch_detail'):
+            return arrays[name] == (iterator.epoch if last else before)
+        if name.endswith('previous_iteration'):
+            return arrays[name] == iterator.iteration - (not last)
+        return True
+
+    return (iterator.position == 0 and iterator.is_new_epoch
+            and iterator.iteration == trainer.updater.iteration == optimizer.t
             and all(rule.t == optimizer.t for _, rule in rules)
             and all(state.shape == param.shape and state.dtype == param.dtype
                     for param, rule in rules for state in rule.state.values())
+            and all(map(as_it_was, arrays))
             and [row['epoch'] for row in log] == list(range(1, iterator.epoch + 1))
-            and all(isinstance(value, (int, float)) for row in log for value in row.values())
+            and all(isinstance(row[key], (int, float)) for row in log for key in COLUMNS)
             and numpy.shape(report.counts) == (iterator.epoch + 1, len(report.layers), report.bins))

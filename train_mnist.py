@@ -23,7 +23,7 @@ import numpy
 from adam import Adam
 from data import Minibatches, read_mnist
 from net import BinaryMLP, QuantizedMLP, describe
-from report import Evaluator, FailOnNonFinite, Graph, Report
+from report import COLUMNS, Evaluator, FailOnNonFinite, Graph, Report
 from snapshot import Snapshot, resume, resume_newest, snapshots
 from storage import lock, read_npz, restore, save_npz
 from weight_clip import WeightClip
@@ -192,11 +192,10 @@ def prepare(args):
     trainer.extend(Graph())
     trainer.extend(extensions.LogReport(log_name=None))  # Report writes the file
     trainer.extend(Report(net))
-    trainer.extend(extensions.PrintReport(
-        ['epoch', 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy',
-         'elapsed_time'], out=sys.stdout if sys.stdout.isatty() else Plain()))
+    trainer.extend(extensions.PrintReport(COLUMNS, out=sys.stdout if sys.stdout.isatty() else Plain()))
     if sys.stdout.isatty() and not args.quiet:
-        trainer.extend(extensions.ProgressBar(update_interval=10))
+        # A plain function for a trigger has no state, so that a snapshot is the same without the bar.
+        trainer.extend(extensions.ProgressBar(update_interval=10), trigger=lambda trainer: True)
     trainer.extend(Snapshot(run))
 
     if args.resume not in (None, 'auto'):

@@ -1,7 +1,9 @@
 """The program, run as its users run it."""
 import concurrent.futures
+import contextlib
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -97,6 +99,23 @@ def test_resumed_is_uninterrupted(trained, small_mnist, tmp_path):
     assert log_of(tmp_path) == log_of(trained)
     assert same(tmp_path / 'mlp.model', trained / 'mlp.model')
     assert same(tmp_path / 'mlp.state', trained / 'mlp.state')
+
+
+def test_resumed_on_a_terminal(trained, small_mnist, tmp_path):
+    """There the progress bar is an extension more, which a snapshot knows nothing of."""
+    small(tmp_path, small_mnist, '--epoch', 1)
+    terminal, out = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, os.path.join(ROOT, 'train_mnist.py'), '--data', small_mnist, '--unit', '50',
+         '--batchsize', '50', '--out', tmp_path, '--epoch', '3', '--resume'], stdout=out, stderr=out)
+    os.close(out)
+    shown = b''
+    with contextlib.suppress(OSError):  # which is how a terminal ends
+        while True:
+            shown += os.read(terminal, 10000)
+    assert process.wait() == 0, shown
+    assert b'this epoch [' in shown and b'Warning' not in shown
+    assert same(tmp_path / 'mlp.model', trained / 'mlp.model')
 
 
 def test_initmodel_starts_from_its_parameters(trained, small_mnist, tmp_path):
