@@ -1,5 +1,5 @@
 # make train              trains (ARGS='--net quantized' gives arguments)
-# make test               runs the tests (two minutes); make test-slow: each fault and file of strangers
+# make test               runs the tests, in minutes; make test-slow: every fault and file of strangers too
 # make setup              makes .venv and installs what training needs
 #      CUPY=cupy-cuda13x  and CuPy, for a GPU
 # make benchmark          times training beside PyTorch, Larq and Brevitas (gigabytes of packages)
