@@ -13,16 +13,11 @@ class QuantizedLinear(BinaryLinear):
     formula. The weight that acts is ``quantize(layer.W.array, layer.bits)``.
 
     Args:
-        in_size (int or None): Input size K. If None, it is taken from the first input.
-        out_size (int): Output size M. If only one size is given, it is this one.
-        nobias (bool): If True, there is no b.
-        initialW (initializer): Initial W, of shape (M, K); by default normal with deviation sqrt(1/K).
-        initial_bias (initializer): Initial b, of shape (M,); by default 0.
+        in_size, out_size, nobias, initialW, initial_bias: As for ``BinaryLinear``.
         bits (int): Number of bits of the weight, 1 to 8.
 
     Attributes:
-        W (~chainer.Parameter): Real-valued weight.
-        b (~chainer.Parameter): Bias, or None.
+        W, b: As for ``BinaryLinear``.
         bits (int): Number of bits of the weight. It is saved with the link, and loaded.
 
     Raises:

@@ -142,7 +142,10 @@ def load_model(path, net):
     arrays = read_npz(path)
     serializer = chainer.serializers.DictionarySerializer()
     serializer.save(net)
-    theirs, ours = describe(arrays), describe(serializer.target)
+    try:
+        theirs, ours = describe(arrays), describe(serializer.target)
+    except ValueError as e:
+        raise ValueError(f'{path}: {e}') from e
     if theirs != ours:
         raise ValueError(f'{path}: holds {theirs}, and this training is of {ours}')
     restore(path, arrays, net)

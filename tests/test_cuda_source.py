@@ -19,7 +19,7 @@ def nvrtc():
     cupy = pytest.importorskip('cupy', reason='CuPy is not installed')
     from cupy.cuda import nvrtc
     try:
-        version = nvrtc.getVersion()
+        nvrtc.getVersion()
     except Exception as e:
         pytest.skip(f'NVRTC is not installed: {e}')
     site = os.path.dirname(os.path.dirname(cupy.__file__))

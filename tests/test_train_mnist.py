@@ -196,8 +196,8 @@ BAD = {
     'a folder as model': ('--initmodel {folder}', ': Is a directory'),
     'a text as model': ('--initmodel {folder}/text', '/text: damaged, or not a file that this program saved'),
     'half a model': ('--initmodel {folder}/half', '/half: damaged, or not a file that this program saved'),
-    'another program\'s model': ('--initmodel {folder}/foreign', 'not a saved net of this program'),
-    'optimizer as model': ('--initmodel {folder}/mlp.state', 'not a saved net of this program'),
+    'another program\'s model': ('--initmodel {folder}/foreign', '/foreign: not a saved net of this program'),
+    'optimizer as model': ('--initmodel {folder}/mlp.state', '/mlp.state: not a saved net of this program'),
     'model of another size': ('--unit 40 --initmodel {folder}/model',
                               '/model: holds a binary net 784-50-50-10, and this training is of '
                               'a binary net 784-40-40-10'),
