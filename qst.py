@@ -26,7 +26,7 @@ def quantize(a, bits):
 
     The levels are the odd multiples of 1/n, 2/n apart and symmetric about 0, which is not one of them.
     What lies beyond -1 or +1 saturates, and a tie goes away from zero. One bit is exactly
-    :func:`~bst.binarize`. NaN gives -1. float16 is computed in float32 and rounded once.
+    :func:`~bst.binarize`; with more, NaN stays NaN. float16 is computed in float32 and rounded once.
 
     Args:
         a (numpy.ndarray or cupy.ndarray): Float array of any shape.
@@ -42,20 +42,23 @@ def quantize(a, bits):
     levels placed so that one bit is the binary net.
     """
     n = 2 ** check_bits(bits) - 1
+    if n == 1:
+        return binarize(a)
     if isinstance(a, cuda.ndarray):
         real = 'double' if a.dtype == numpy.float64 else 'float'
         return cuda.elementwise(
             'T a, int32 n', 'T y',
-            f'''{real} level = 2 * floor(fmin(fabs(({real})a), ({real})1) * n / 2) + 1;
-                y = (T)((a >= (T)0 ? level : -level) / n)''',
+            f'''{real} x = a;
+                x = x > 1 ? 1 : x < -1 ? -1 : x;
+                y = (T)((2 * trunc(x * n / 2) + (a >= (T)0 ? 1 : -1)) / n)''',
             f'quantize_{real}')(a, n)
-    # |a| is cut to 1 first, where the level is n already, so that n |a| cannot overflow.
-    y = numpy.fmin(numpy.abs(a, dtype=numpy.promote_types(a.dtype, numpy.float32)), 1)
+    # For the signed a, 2 floor(n |a| / 2) + 1 is 2 trunc(n a / 2) + binarize(a). It is cut to [-1, 1] first, so
+    # that n a cannot overflow.
+    y = numpy.asarray(numpy.clip(a, -1, 1, dtype=numpy.promote_types(a.dtype, numpy.float32)))
     y *= n / 2
-    y = numpy.floor(y)
+    numpy.trunc(y, out=y)
     y *= 2
-    y += 1
-    y *= binarize(a)
+    y += binarize(a)
     y /= n
     return numpy.asarray(y, a.dtype)
 

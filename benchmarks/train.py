@@ -49,10 +49,13 @@ def contenders(args):
 class Contender:
     def __init__(self, interpreter, script, arguments, threads):
         threads = str(threads)
+        # Each library chooses its kernels itself.
+        environment = {name: value for name, value in os.environ.items()
+                       if not name.startswith(('OPENBLAS_', 'MKL_', 'ONEDNN_'))}
         self.process = subprocess.Popen(
             [interpreter, f'{HERE}/{script}', *map(str, arguments)], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**os.environ, 'OMP_NUM_THREADS': threads, 'OPENBLAS_NUM_THREADS': threads})
+            env={**environment, 'OMP_NUM_THREADS': threads, 'OPENBLAS_NUM_THREADS': threads})
         self.times = []
         if self.answer() != 'ready':
             raise RuntimeError(self.process.stderr.read().strip().splitlines()[-1])
