@@ -7,6 +7,7 @@ from bst import bst
 from link_binary_linear import BinaryLinear
 from link_quantized_linear import QuantizedLinear
 from qst import check_bits, qst
+from storage import restore
 
 
 class MLP(chainer.Chain):
@@ -110,3 +111,33 @@ def describe(arrays):
     if bits == (1, 1):
         return f'a binary net {sizes}'
     return f'a quantized net {sizes}, W {bits[0]} bits, activations {bits[1]} bits'
+
+
+def load(path, arrays):
+    """Makes the net that a saved model holds.
+
+    Args:
+        path (str): The file, for messages.
+        arrays (dict): What :func:`~storage.read_npz` read from it.
+
+    Returns:
+        MLP: The net, on the CPU.
+
+    Raises:
+        ValueError: If the arrays are not those of such a net; the message names the file.
+    """
+    try:
+        describe(arrays)
+    except ValueError as e:
+        raise ValueError(f'{path}: {e}') from e
+    n_layers = sum(name.endswith('/W') for name in arrays) - 1
+    n_units, n_in = arrays['l1/W'].shape
+    arguments = n_in, n_units, len(arrays[f'l{n_layers + 1}/W']), n_layers
+    weight_bits, activation_bits = int(arrays['l1/bits']), int(arrays['activation_bits'])
+    try:
+        net = (BinaryMLP(*arguments) if weight_bits == activation_bits == 1 else
+               QuantizedMLP(*arguments, weight_bits, activation_bits))
+    except ValueError as e:
+        raise ValueError(f'{path}: {e}') from e
+    restore(path, arrays, net)
+    return net

@@ -82,8 +82,13 @@ def save_npz(path, target):
     """
     serializer = chainer.serializers.DictionarySerializer()
     serializer.save(target)
+    save_arrays(path, serializer.target)
+
+
+def save_arrays(path, arrays):
+    """Saves arrays, a dict by name, as :func:`save_npz` does."""
     content = io.BytesIO()  # put together in memory: a full disk must not interrupt NumPy half-way
-    numpy.savez(content, **serializer.target)
+    numpy.savez(content, **arrays)
     with replacing(path) as f:
         f.write(content.getbuffer())
 

@@ -16,38 +16,17 @@ import chainer_compat  # noqa: F401  (before Chainer)
 import chainer
 import chainer.links as L
 from chainer import training
-from chainer.backends import cuda
 from chainer.training import extensions
 import numpy
 
 from adam import Adam
 from data import Minibatches, read_mnist
 from net import BinaryMLP, QuantizedMLP, describe
+from program import MNIST, Parser, get_device, number, stop
 from report import COLUMNS, Evaluator, FailOnNonFinite, Graph, Report
 from snapshot import Snapshot, resume, resume_newest, snapshots
 from storage import lock, read_npz, restore, save_npz
 from weight_clip import WeightClip
-
-MNIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'mnist')
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        """One line, without the usage that argparse would print before it."""
-        self.exit(2, f'{self.prog}: {message}\n')
-
-
-def number(low, high):
-    """Argument type: a whole number from low to high."""
-    def convert(text):
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f'must be a whole number from {low} to {high}, not {text!r}')
-        return value
-    return convert
 
 
 def parse_arguments(argv):
@@ -90,30 +69,6 @@ def parse_arguments(argv):
         parser.error('argument --initmodel: a resumed training has its parameters from the snapshot; '
                      'give --initmodel or --resume')
     return args
-
-
-def get_device(gpu):
-    """The CPU, or the CUDA device of that number.
-
-    Raises:
-        ValueError: If there is no such device; the message says what is missing.
-    """
-    if gpu < 0:
-        return chainer.get_device('@numpy')
-    try:
-        import cupy
-        n = cupy.cuda.runtime.getDeviceCount()
-    except ModuleNotFoundError:
-        raise ValueError(f'--gpu {gpu}: CuPy is not installed; README.md says how to') from None
-    except Exception as e:  # a broken installation or driver can raise anything
-        raise ValueError(f'--gpu {gpu}: CuPy finds no usable CUDA device '
-                         f'({" ".join(str(e).split())})') from None
-    if gpu >= n:
-        raise ValueError(f'--gpu {gpu}: there is no such CUDA device; there are: '
-                         f'{", ".join(map(str, range(n))) or "none"}')
-    if not cuda.available:
-        raise ValueError(f'--gpu {gpu}: Chainer cannot use the CuPy that is installed')
-    return chainer.get_device(f'@cupy:{gpu}')
 
 
 def build_net(args, n_in, n_out):
@@ -218,18 +173,6 @@ def train(trainer):
     save_npz(os.path.join(trainer.out, 'mlp.model'), optimizer.target.predictor)
     print('save the optimizer')
     save_npz(os.path.join(trainer.out, 'mlp.state'), optimizer)
-
-
-def stop(status, problem):
-    """Ends the program with one line on standard error."""
-    if isinstance(problem, OSError) and problem.strerror:
-        problem = f'{problem.filename}: {problem.strerror}' if problem.filename else problem.strerror
-    try:
-        sys.stdout.flush()
-    except OSError:  # whoever read our output is gone; without this, Python would say so once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    print(f'{os.path.basename(__file__)}: {problem}', file=sys.stderr)
-    sys.exit(status)
 
 
 def main(argv=None):

@@ -25,7 +25,7 @@ import chainer.links as L  # noqa: E402
 
 from data import read_mnist, to_input  # noqa: E402
 from net import BinaryMLP, QuantizedMLP  # noqa: E402
-from train_mnist import get_device  # noqa: E402
+from program import get_device  # noqa: E402
 
 problems = []
 

@@ -23,7 +23,7 @@ from data import Minibatches, read_mnist  # noqa: E402
 from function_binary_linear import BinaryWeight  # noqa: E402
 from function_quantized_linear import QuantizedWeight  # noqa: E402
 from net import BinaryMLP, QuantizedMLP  # noqa: E402
-from train_mnist import MNIST  # noqa: E402
+from program import MNIST  # noqa: E402
 from weight_clip import WeightClip  # noqa: E402
 
 

@@ -40,7 +40,7 @@ def wait_for(prefix, folder, process):
         time.sleep(0.01)
 
 
-PROGRAM = 'import train_mnist; train_mnist.main()'
+PROGRAM = "import sys, train_mnist; sys.argv[0] = 'train_mnist.py'; train_mnist.main()"
 
 
 def arguments_for(folder, data):

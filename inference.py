@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Classifies pictures of digits, or the test images, with a trained net or a packed one.
+
+    ./inference.py result/mlp.model               # accuracy on the test images
+    ./inference.py result/mlp.packed seven.png    # what is in the picture
+    ./inference.py result/mlp.packed pictures/    # in all of a folder
+"""
+import math
+import time
+
+import chainer_compat  # noqa: F401  (before Chainer)
+import chainer
+from chainer.backends import cuda
+import numpy
+
+import net
+import packed
+from data import read_mnist, to_input
+from picture import find_pictures, read_digit
+from program import MNIST, Parser, get_device, number, run
+from storage import read_npz, replacing
+
+
+class FloatMLP:
+    """A float model with the interface of :class:`~packed.PackedMLP`."""
+
+    def __init__(self, path, arrays, device):
+        self.net = net.load(path, arrays)
+        self.n_in = self.net.l1.W.shape[1]
+        self.device = device
+        device.use()
+        self.net.to_device(device)
+
+    def logits(self, images):
+        with chainer.using_config('train', False), chainer.no_backprop_mode():
+            return numpy.concatenate([
+                cuda.to_cpu(self.net(to_input(self.device.send(images[i:i + 1000]))).array)
+                for i in range(0, len(images), 1000)])
+
+
+def load(path, gpu):
+    """The net in a file, float or packed, and what it is in words.
+
+    Raises:
+        ValueError: If it is not such a file; the message names it.
+        OSError: If it cannot be opened.
+    """
+    device = get_device(gpu)
+    arrays = read_npz(path)
+    if 'packed_version' not in arrays:
+        return FloatMLP(path, arrays, device), net.describe(arrays)
+    if gpu >= 0:
+        raise ValueError(f'--gpu {gpu}: {path} is a packed model, which runs on the CPU')
+    try:
+        words = packed.describe(arrays)
+        try:
+            from xnor import XnorMLP
+        except ImportError as e:
+            print(f'# computed by NumPy, many times slower than by Numba, which cannot be imported: {e}')
+            return packed.PackedMLP(arrays), words
+        return XnorMLP(arrays), words
+    except ValueError as e:
+        raise ValueError(f'{path}: {e}') from e
+
+
+def draw_mistakes(path, images, labels, predicted):
+    """Draws the images that were taken for another class, each with its label and what it was taken for."""
+    from matplotlib.figure import Figure
+
+    wrong = numpy.flatnonzero(predicted != labels)
+    columns = max(1, min(20, math.ceil(math.sqrt(len(wrong)))))
+    rows = max(1, math.ceil(len(wrong) / columns))
+    figure = Figure(figsize=(0.7 * columns, 0.85 * rows), layout='constrained')
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.axis('off')
+    for axes, i in zip(figure.axes, wrong):
+        axes.imshow(images[i], cmap='gray_r')
+        axes.set_title(f'{labels[i]} → {predicted[i]}', fontsize=8)
+    kind = path.rsplit('.', 1)[-1].lower()
+    with replacing(path) as f:
+        figure.savefig(f, dpi=100, format=kind if kind in figure.canvas.get_supported_filetypes() else 'png')
+
+
+def evaluate(model, folder, mistakes):
+    _, _, images, labels = read_mnist(folder)
+    if images[0].size != model.n_in:
+        raise ValueError(f'{folder}: its images have {images[0].size} pixels, and the net takes {model.n_in}')
+    model.logits(images[:300])  # Numba compiles at the first call
+    start = time.perf_counter()
+    predicted = model.logits(images).argmax(axis=1)
+    seconds = time.perf_counter() - start
+    errors = int((predicted != labels).sum())
+    print(f'accuracy: {1 - errors / len(labels):.4f}')
+    print(f'errors: {errors} of {len(labels)} images')
+    print(f'images a second: {len(labels) / seconds:.0f}')
+    if mistakes:
+        draw_mistakes(mistakes, images, labels, predicted)
+
+
+def classify(model, paths):
+    side = math.isqrt(model.n_in)
+    if side * side != model.n_in:
+        raise ValueError(f'the net takes {model.n_in} pixels, which are not those of a square picture')
+    for path in find_pictures(paths):
+        logits, = model.logits(read_digit(path, side)[None])
+        probability = numpy.exp(logits - logits.max())
+        print(f'{path}: {logits.argmax()}  {probability.max() / probability.sum():.3f}', flush=True)
+
+
+def main(argv=None):
+    parser = Parser(description='Classifies pictures of digits, or the test images, with a trained or packed net.')
+    parser.add_argument('model', metavar='MODEL', help='mlp.model of a training, or a packed model')
+    parser.add_argument('images', metavar='IMAGE', nargs='*',
+                        help='PNG or JPEG of one digit, or a folder of them; without, the test images')
+    parser.add_argument('--data', metavar='DIR', default=MNIST,
+                        help='folder with the data set whose test images are taken (default: MNIST)')
+    parser.add_argument('--gpu', '-g', type=number(-1, 999), metavar='ID', default=-1,
+                        help='CUDA device for a model that is not packed (default: -1, the CPU)')
+    parser.add_argument('--mistakes', metavar='FILE.png', help='draw the test images it gets wrong')
+    args = parser.parse_args(argv)
+    if args.images and args.mistakes:
+        parser.error('argument --mistakes: is of the test images; give no IMAGE')
+
+    def main():
+        model, words = load(args.model, args.gpu)
+        print(f'# {words}', flush=True)
+        if args.images:
+            classify(model, args.images)
+        else:
+            evaluate(model, args.data, args.mistakes)
+
+    run(main)
+
+
+if __name__ == '__main__':
+    main()

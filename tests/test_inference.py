@@ -1,0 +1,107 @@
+"""The inference program, run as its users run it."""
+import os
+import subprocess
+import sys
+
+from PIL import Image
+import numpy
+import pytest
+
+from conftest import ROOT
+from net import BinaryMLP
+from pack import pack
+from storage import save_arrays, save_npz
+from test_packed import logits_of, trained
+
+
+def inference(*arguments, **environment):
+    return subprocess.run([sys.executable, f'{ROOT}/inference.py', *map(str, arguments)], capture_output=True,
+                          text=True, env={**os.environ, **environment})
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory, mnist):
+    """A float model, a packed one, and one without a square picture."""
+    folder = tmp_path_factory.mktemp('models')
+    net = trained(*mnist[:2], 0, 200, 2, 1, 1, steps=300)
+    save_npz(str(folder / 'mlp.model'), net)
+    save_arrays(str(folder / 'mlp.packed'), pack(net))
+    save_arrays(str(folder / 'oblong.packed'), pack(BinaryMLP(12, 5, 3)))
+    errors = int((logits_of(net, mnist[2]).argmax(axis=1) != mnist[3]).sum())
+    return folder, net, errors
+
+
+@pytest.mark.parametrize('name, words', [('mlp.model', 'a binary net'), ('mlp.packed', 'a packed binary net')])
+def test_accuracy(folder, name, words, tmp_path):
+    folder, _, errors = folder
+    result = inference(folder / name, '--mistakes', tmp_path / 'wrong.png')
+    assert result.stderr == ''
+    lines = result.stdout.splitlines()
+    assert lines[0] == f'# {words} 784-200-200-10' or lines[0].startswith('# computed by NumPy')
+    assert lines[-3:-1] == [f'accuracy: {1 - errors / 10000:.4f}', f'errors: {errors} of 10000 images']
+    assert lines[-1].startswith('images a second: ') and float(lines[-1].split()[-1]) > 0
+    with Image.open(tmp_path / 'wrong.png') as picture:
+        assert picture.format == 'PNG' and min(picture.size) > 300
+
+
+def test_no_mistakes(folder, tmp_path, mnist, monkeypatch):
+    import inference as program
+    program.draw_mistakes(str(tmp_path / 'none.png'), mnist[2], mnist[3], mnist[3])
+    assert os.listdir(tmp_path) == ['none.png']
+
+
+def test_without_numba(folder, tmp_path):
+    (tmp_path / 'numba.py').write_text('raise ImportError("there is no Numba")')
+    result = inference(folder[0] / 'mlp.packed', PYTHONPATH=str(tmp_path))
+    assert result.stderr == ''
+    lines = result.stdout.splitlines()
+    assert lines[0] == ('# computed by NumPy, many times slower than by Numba, which cannot be imported: '
+                        'there is no Numba')
+    assert lines[3] == f'errors: {folder[2]} of 10000 images'
+
+
+@pytest.mark.parametrize('name', ['mlp.model', 'mlp.packed'])
+def test_pictures(folder, mnist, tmp_path, name):
+    """Test images as large dark-on-light pictures, off the middle, are classified about as well as they are."""
+    models, net, _ = folder
+    pictures = tmp_path / 'pictures'
+    pictures.mkdir()
+    images, labels = mnist[2][:200], mnist[3][:200]
+    random = numpy.random.RandomState(0)
+    for i, image in enumerate(images):
+        large = Image.fromarray(255 - image).resize((140, 140), Image.Resampling.BICUBIC)
+        page = Image.new('L', (300, 250), 255)
+        page.paste(large, (random.randint(160), random.randint(110)))
+        page.save(pictures / f'{i:03}.png')
+    result = inference(models / name, pictures)
+    assert result.stderr == ''
+    lines = [line for line in result.stdout.splitlines() if line[0] != '#']
+    assert len(lines) == 200
+    predicted = []
+    for i, line in enumerate(lines):
+        path, answer = line.split(': ')
+        digit, probability = answer.split()
+        assert path == str(pictures / f'{i:03}.png') and 0.1 <= float(probability) <= 1
+        predicted.append(int(digit))
+    right = (numpy.array(predicted) == labels).mean()
+    assert right >= (logits_of(net, images).argmax(axis=1) == labels).mean() - 0.05
+
+
+def test_bad_input(folder, small_mnist, tmp_path):
+    models = folder[0]
+    Image.new('L', (9, 9)).save(tmp_path / 'blank.png')
+    (tmp_path / 'text').write_text('nonsense')
+    for arguments, message in [
+            ([tmp_path / 'none'], f'{tmp_path}/none: No such file or directory'),
+            ([tmp_path / 'text'], f'{tmp_path}/text: damaged, or not a file that this program saved'),
+            ([models / 'mlp.packed', tmp_path / 'blank.png'], f'{tmp_path}/blank.png: shows nothing'),
+            ([models / 'oblong.packed', tmp_path / 'blank.png'], 'the net takes 12 pixels'),
+            ([models / 'oblong.packed'], 'its images have 784 pixels, and the net takes 12'),
+            ([models / 'mlp.packed', '--data', tmp_path], f'{tmp_path}: there is no file train-images'),
+            ([models / 'mlp.packed', 'x.png', '--mistakes', 'y.png'], 'argument --mistakes: is of the test images'),
+            ([models / 'mlp.packed', '--mistakes', tmp_path / 'no/y.png'], f'{tmp_path}/no/y.png: No such file'),
+            ([models / 'mlp.model', '--gpu', 'x'], 'argument --gpu/-g: must be a whole number')]:
+        result = inference(*arguments)
+        assert result.returncode == 2
+        assert message in result.stderr and result.stderr.startswith('inference.py: ')
+        assert result.stderr.count('\n') == 1

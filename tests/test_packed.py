@@ -1,0 +1,279 @@
+"""Packed nets: the fold, the file, and both ways to compute them give the float net's answers."""
+import io
+import os
+import subprocess
+import sys
+
+import chainer
+import chainer.links as L
+from hypothesis import given, settings, strategies as st
+from hypothesis.extra import numpy as hnp
+import numpy
+import pytest
+
+from adam import Adam
+from conftest import ROOT
+from data import Minibatches, to_input
+from net import BinaryMLP, QuantizedMLP
+from pack import find_thresholds, pack
+from packed import PackedMLP, describe, pack_bits, unpack_bits
+from storage import read_npz, save_arrays, save_npz
+from weight_clip import WeightClip
+
+try:
+    from xnor import XnorMLP
+except ImportError:
+    XnorMLP = None
+needs_numba = pytest.mark.skipif(XnorMLP is None, reason='Numba is not installed')
+WAYS = [PackedMLP, pytest.param(XnorMLP, marks=needs_numba)]
+
+NETS = {  # seed, units, hidden layers, bits of weights and activations; two of the default shape
+    'binary': (0, 1000, 2, 1, 1),
+    'binary, seed 1, 131 units': (1, 131, 3, 1, 1),
+    'one layer': (2, 64, 1, 1, 1),
+    'W 1 bit, activations 2': (3, 200, 2, 1, 2),
+    '2 bits': (4, 128, 2, 2, 2),
+    'W 3 bits, activations 1': (5, 77, 2, 3, 1),
+    '3 bits': (6, 100, 2, 3, 3),
+    '4 bits': (7, 1000, 2, 4, 4),
+    '4 bits, seed 8, 63 units': (8, 63, 1, 4, 4),
+    '8 bits': (9, 50, 2, 8, 8)}
+
+
+def trained(images, labels, seed, n_units, n_layers, weight_bits, activation_bits, steps=100):
+    numpy.random.seed(seed)
+    n_in = images[0].size
+    if weight_bits == activation_bits == 1:
+        net = BinaryMLP(n_in, n_units, 10, n_layers)
+    else:
+        net = QuantizedMLP(n_in, n_units, 10, n_layers, weight_bits, activation_bits)
+    model = L.Classifier(net)
+    optimizer = Adam(0.003).setup(model)
+    optimizer.add_hook(WeightClip())
+    net.bn1.gamma.array[::3] *= -1  # training alone hardly ever turns a gamma's sign
+    net.bn1.gamma.array[1] = 0
+    iterator = Minibatches(images, labels, 100, seed)
+    for _ in range(steps):
+        optimizer.update(model, *next(iterator))
+    net.bn1.gamma.array[1] = 0
+    return net
+
+
+def logits_of(net, images):
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        return numpy.concatenate([net(to_input(images[i:i + 1000])).array for i in range(0, len(images), 1000)])
+
+
+@pytest.fixture(scope='module', params=NETS)
+def example(request, mnist):
+    images, labels, test_images, _ = mnist
+    if '131' in request.param:  # a number of pixels that is no multiple of 4
+        images, test_images = images[:, 1:, 1:], test_images[:, 1:, 1:]
+    net = trained(images, labels, *NETS[request.param])
+    return net, pack(net), test_images
+
+
+@pytest.mark.parametrize('Way', WAYS)
+def test_the_same_class_for_each_of_the_test_images(example, Way):
+    net, arrays, images = example
+    expected = logits_of(net, images)
+    assert len(set(expected.argmax(axis=1))) == 10
+    logits = Way(arrays).logits(images)
+    assert logits.dtype == numpy.float32
+    assert numpy.array_equal(logits.argmax(axis=1), expected.argmax(axis=1))
+    same = (abs(logits - expected) < 1e-4).all(axis=1)  # where no unit lay on a threshold to the last bits
+    assert same.mean() > 0.9
+
+
+@needs_numba
+def test_both_ways_are_equal_to_the_bit(example):
+    _, arrays, images = example
+    images = numpy.concatenate([images[:600], numpy.random.RandomState(0).randint(
+        0, 256, (600, *images.shape[1:])).astype(numpy.uint8), numpy.full_like(images[:1], 255)])
+    expected = PackedMLP(arrays).logits(images)
+    assert numpy.array_equal(XnorMLP(arrays).logits(images), expected)
+    for n in 1, 2, 249, 251:  # with and without threads, and a last chunk that is not full
+        assert numpy.array_equal(XnorMLP(arrays).logits(images[:n]), expected[:n])
+    assert XnorMLP(arrays).logits(images[:0]).shape == (0, 10)
+
+
+def test_every_activation_of_a_binary_net_behind_the_first_layer(mnist):
+    """Given the same inputs, integers and floats agree in every unit, on the threshold too."""
+    images, labels, _, _ = mnist
+    net = trained(images, labels, 0, 100, 2, 1, 1, steps=20)
+    arrays = pack(net)
+    # Inputs whose sums cover all that is possible: the first k inputs agree with the unit's weights.
+    W = 2 * unpack_bits(arrays['l2/W'][:1], 100) - 1
+    sign = numpy.where(net.bn2.gamma.array < 0, -1, 1)
+    for unit in range(100):
+        x = numpy.where(numpy.tri(101, 100, -1, dtype=bool), W[unit], -W[unit])
+        with chainer.using_config('train', False), chainer.no_backprop_mode():
+            y = net.activation(net.bn2(net.l2(x.astype(numpy.float32)))).array[:, unit]
+        assert numpy.array_equal(y > 0, x @ W[unit] >= arrays['l2/T'][unit, 0])
+        assert numpy.array_equal(x @ W[unit] * sign[unit], x @ numpy.where(net.l2.W.array[unit] >= 0, 1, -1))
+
+
+@given(hnp.arrays(numpy.int64, (5, 3), elements=st.integers(-40, 41)))
+def test_find_thresholds(thresholds):
+    thresholds.sort(axis=0)
+    found = find_thresholds(lambda S: (S[:, None, :] >= thresholds).sum(axis=1), numpy.full(3, -40),
+                            numpy.full(3, 40), 5)
+    assert found.dtype == numpy.int32
+    assert numpy.array_equal(found, thresholds.T)
+
+
+@given(st.integers(1, 8).flatmap(lambda bits: st.tuples(st.just(bits), hnp.arrays(
+    numpy.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 2 ** bits - 1)))))
+def test_bits_there_and_back(bits_and_values):
+    bits, V = bits_and_values
+    planes = pack_bits(V, bits)
+    assert planes.dtype == numpy.uint8 and planes.shape == (bits, len(V), -(-V.shape[1] // 8))
+    assert numpy.array_equal(unpack_bits(planes, V.shape[1]), V)
+
+
+def test_the_weights_are_those_of_the_net(example):
+    net, arrays, _ = example
+    n = 2 ** int(net.l1.bits) - 1
+    for i in range(1, net.n_layers + 2):
+        V = unpack_bits(arrays[f'l{i}/W'], net[f'l{i}'].W.shape[1])
+        V = numpy.where(net[f'bn{i}'].gamma.array[:, None] < 0, n - V, V) if i <= net.n_layers else V
+        numpy.testing.assert_allclose((2 * V - n) / n, quantized(net[f'l{i}']), rtol=1e-6)
+
+
+def quantized(layer):
+    with chainer.no_backprop_mode():
+        identity = numpy.eye(layer.W.shape[1], dtype=numpy.float32)
+        return (layer(identity).array - layer.b.array).T
+
+
+def test_size_of_the_file(tmp_path):
+    path = tmp_path / 'packed'
+    save_arrays(str(path), pack(BinaryMLP(784, 1000, 10)))
+    assert path.stat().st_size <= 250_000
+
+
+def test_what_cannot_be_packed():
+    net = BinaryMLP(7, 8, 3)
+    net.l2.b.array[3] = numpy.nan
+    with pytest.raises(ValueError, match='l2/b is not finite'):
+        pack(net)
+    with pytest.raises(ValueError, match='sums of 32 bits'):
+        pack(QuantizedMLP(40000, 1, 2, 1, 8, 8))
+
+
+def damaged(arrays):
+    """Name -> arrays in which something is wrong."""
+    def changed(**changes):
+        return {name: a for name, a in {**arrays, **changes}.items() if a is not None}
+    falling = arrays['l1/T'].copy()
+    falling[:, 0] = 2 ** 31 - 1
+    infinite = arrays['l3/gamma'].copy()
+    infinite[0] = numpy.inf
+    return {
+        'a version to come': changed(packed_version=numpy.int32(2)),
+        'no version': changed(packed_version=numpy.array('1')),
+        'no pixels': changed(n_in=numpy.int32(0)),
+        'pixels without end': changed(n_in=numpy.int64(2 ** 40)),
+        'nine bits': changed(activation_bits=numpy.int32(9)),
+        'more bits than thresholds': changed(activation_bits=numpy.int32(3)),
+        'a layer missing': changed(**{'l2/W': None}),
+        'a threshold missing': changed(**{'l2/T': None}),
+        'something else': changed(more=numpy.zeros(3)),
+        'weights as floats': changed(**{'l1/W': arrays['l1/W'].astype('f')}),
+        'a unit too few': changed(**{'l1/W': arrays['l1/W'][:, 1:]}),
+        'a word too many': changed(**{'l2/W': numpy.concatenate([arrays['l2/W']] * 2, axis=2)}),
+        'no plane': changed(**{'l2/W': arrays['l2/W'][:0]}),
+        'another number of planes': changed(**{'l2/W': numpy.concatenate([arrays['l2/W']] * 2)}),
+        'thresholds that fall': changed(**{'l1/T': falling}),
+        'thresholds of 64 bits': changed(**{'l1/T': arrays['l1/T'].astype('i8')}),
+        'infinity': changed(**{'l3/gamma': infinite}),
+        'no classes': changed(**{'l3/W': arrays['l3/W'][:, :0], **{
+            f'l3/{name}': arrays[f'l3/{name}'][:0] for name in ('b', 'mean', 'inv_std', 'gamma', 'beta')}}),
+        'nothing': {}}
+
+
+@pytest.fixture(scope='module')
+def small_packed():
+    numpy.random.seed(0)
+    return pack(QuantizedMLP(20, 9, 3, 2, 2, 2))
+
+
+@pytest.mark.parametrize('what', damaged(pack(QuantizedMLP(20, 9, 3, 2, 2, 2))))
+def test_damaged(small_packed, what):
+    with pytest.raises(ValueError) as e:
+        describe(damaged(small_packed)[what])
+    assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('Way', WAYS)
+@settings(max_examples=200)
+@given(data=st.data())
+def test_flipped_bytes_are_refused_or_give_numbers(Way, tmp_path_factory, small_packed, data):
+    content = io.BytesIO()
+    numpy.savez(content, **small_packed)
+    content = bytearray(content.getvalue())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path = tmp_path_factory.getbasetemp() / 'flipped'
+    path.write_bytes(content)
+    try:
+        net = Way(read_npz(str(path)))
+    except ValueError:
+        return
+    assert net.logits(numpy.zeros((2, net.n_in), numpy.uint8)).shape == (2, net.n_out)
+
+
+PROGRAM = '''
+import sys
+import numpy
+from storage import read_npz
+from xnor import VNNI, XnorMLP
+net = XnorMLP(read_npz(sys.argv[1]))
+images = numpy.random.RandomState(0).randint(0, 256, (50, net.n_in)).astype(numpy.uint8)
+numpy.save(sys.argv[2], net.logits(images))
+print(VNNI)
+'''
+
+
+@needs_numba
+@pytest.mark.parametrize('cpu', ['generic', 'haswell'])
+def test_without_the_instructions_of_this_cpu(tmp_path, small_packed, cpu):
+    if cpu != 'generic' and os.uname().machine != 'x86_64':
+        pytest.skip('not an x86 CPU')
+    save_arrays(str(tmp_path / 'packed'), small_packed)
+    result = subprocess.run(
+        [sys.executable, '-c', PROGRAM, tmp_path / 'packed', tmp_path / 'logits.npy'], cwd=ROOT, text=True,
+        env={**os.environ, 'NUMBA_CPU_NAME': cpu, 'NUMBA_CPU_FEATURES': '', 'NUMBA_CACHE_DIR': str(tmp_path)},
+        capture_output=True)
+    assert (result.stdout, result.stderr) == ('False\n', '')
+    images = numpy.random.RandomState(0).randint(0, 256, (50, 20)).astype(numpy.uint8)
+    assert numpy.array_equal(numpy.load(tmp_path / 'logits.npy'), PackedMLP(small_packed).logits(images))
+
+
+def pack_program(*arguments):
+    return subprocess.run([sys.executable, f'{ROOT}/pack.py', *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_the_program(tmp_path):
+    net = BinaryMLP(784, 100, 10)
+    save_npz(str(tmp_path / 'mlp.model'), net)
+    result = pack_program(tmp_path / 'mlp.model', tmp_path / 'packed')
+    assert result.stderr == ''
+    before, after = ((tmp_path / name).stat().st_size for name in ('mlp.model', 'packed'))
+    assert result.stdout.splitlines() == [
+        'a binary net 784-100-100-10', f'{tmp_path}/mlp.model: {before} bytes',
+        f'{tmp_path}/packed: {after} bytes, {before / after:.1f} times less']
+    assert describe(read_npz(str(tmp_path / 'packed'))) == 'a packed binary net 784-100-100-10'
+
+    net.bn1.gamma.array[:] = numpy.nan
+    save_npz(str(tmp_path / 'broken'), net)
+    for arguments, message in [
+            (('mlp.model', 'mlp.model'), 'mlp.model: is the model itself; give another name'),
+            (('packed', 'again'), 'packed: is packed already'),
+            (('none', 'packed'), 'none: No such file or directory'),
+            (('mlp.model', 'no/folder'), 'no/folder: No such file or directory'),
+            (('broken', 'packed'), 'broken: bn1/gamma is not finite everywhere; such a net cannot be packed')]:
+        result = pack_program(*(tmp_path / name for name in arguments))
+        assert (result.returncode, result.stdout) == (2, '')
+        assert result.stderr == f'pack.py: {tmp_path}/{message}\n'
+    assert sorted(os.listdir(tmp_path)) == ['broken', 'mlp.model', 'packed']

@@ -1,0 +1,289 @@
+"""A packed net computed fast: XNOR and popcount, compiled by Numba.
+
+The product of weights and activations of ±1 is a count of the places where their bits disagree,
+
+.. math:: \\sum_k w_k x_k = K - 2\\, popcount(w \\oplus x),
+
+and with more bits a sum of such products of planes, each times its power of two. The first layer, 8-bit pixels
+times weights of a byte at most, leaves out what is black. Both kernels compute blocks of 64 units, one bit each of
+an output word, in vector registers: LLVM makes of them what the CPU has, 8 words at a time with AVX-512 VPOPCNTDQ.
+"""
+import llvmlite.binding
+from llvmlite import ir
+import numba
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+import numpy
+
+from packed import PackedMLP
+
+UNITS = 64  # of a block: one word of the next layer's input
+
+# With AVX-512 VNNI one instruction multiplies and adds 64 bytes. LLVM does not find it by itself, and has changed how
+# it is asked for; the assembler's name stays.
+VNNI = not numba.config.CPU_NAME and llvmlite.binding.get_host_cpu_features().get('avx512vnni', False)
+llvmlite.binding.initialize_native_asmparser()
+
+INT64 = ir.IntType(64)
+LANES32 = ir.VectorType(ir.IntType(32), 16)
+LANES64 = ir.VectorType(INT64, 8)
+
+
+def _splat(builder, value, vector):
+    """The value in every lane."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+class _Block:
+    """A number for each unit of a block, in vector registers."""
+
+    def __init__(self, builder, vector):
+        self.builder, self.vector = builder, vector
+        self.registers = [cgutils.alloca_once(builder, vector) for _ in range(UNITS // vector.count)]
+
+    def pointers(self, data):
+        data = self.builder.bitcast(data, ir.PointerType(self.vector))
+        return [self.builder.gep(data, [ir.Constant(INT64, i)]) for i in range(len(self.registers))]
+
+    def load(self, data):
+        for pointer, register in zip(self.pointers(data), self.registers):
+            self.builder.store(self._read(pointer), register)
+        return self
+
+    def _read(self, pointer):
+        return self.builder.load(pointer, align=self.vector.element.width // 8)
+
+    def combine(self, data, function):
+        """number = function(number, datum), with the data at an address."""
+        for pointer, register in zip(self.pointers(data), self.registers):
+            self.builder.store(function(self.builder.load(register), self._read(pointer)), register)
+
+    def store(self, data):
+        for pointer, register in zip(self.pointers(data), self.registers):
+            self.builder.store(self.builder.load(register), pointer, align=self.vector.element.width // 8)
+
+
+def _data(context, builder, array_type, array, offset=None):
+    data = context.make_array(array_type)(context, builder, array).data
+    return data if offset is None else builder.gep(data, [offset])
+
+
+@intrinsic
+def _subtract_disagreements(typingctx, sums, W, w_start, X, x_start, words):
+    """sums[u] -= popcount(W[w, u] ^ X[w]) for the words w from the starts on."""
+    def codegen(context, builder, signature, args):
+        kinds = signature.args
+        out = _data(context, builder, kinds[0], args[0])
+        w = _data(context, builder, kinds[1], args[1], args[2])
+        x = _data(context, builder, kinds[3], args[3], args[4])
+        popcount = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(LANES64, [LANES64]), 'llvm.ctpop.v8i64')
+        total = _Block(builder, LANES64).load(out)
+        with cgutils.for_range(builder, args[5]) as loop:
+            word = _splat(builder, builder.load(builder.gep(x, [loop.index])), LANES64)
+            total.combine(
+                builder.gep(w, [builder.mul(loop.index, ir.Constant(INT64, UNITS))]),
+                lambda s, w: builder.sub(s, builder.call(popcount, [builder.xor(w, word)])))
+        total.store(out)
+        return context.get_dummy_value()
+    return types.void(sums, W, types.int64, X, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _add_products(typingctx, sums, C, c_start, X, x_start, groups, g_start, n_groups):
+    """sums[u] += the dot product of the 4 pixels X[g] and the 4 weights C[g, u], for the groups g listed."""
+    def codegen(context, builder, signature, args):
+        kinds = signature.args
+        out = _data(context, builder, kinds[0], args[0])
+        c = _data(context, builder, kinds[1], args[1], args[2])
+        x = _data(context, builder, kinds[3], args[3], args[4])
+        groups = _data(context, builder, kinds[5], args[5], args[6])
+        vpdpbusd = ir.InlineAsm(ir.FunctionType(LANES32, [LANES32] * 3), 'vpdpbusd $2, $1, $0', '=v,v,v,0')
+
+        def dot(s, c):
+            if VNNI:
+                return builder.call(vpdpbusd, [pixels, c, s])
+            for byte in range(4):
+                up, down, mask = (_splat(builder, ir.Constant(ir.IntType(32), value), LANES32)
+                                  for value in (24 - 8 * byte, 24, 255))
+                weight = builder.ashr(builder.shl(c, up), down)
+                pixel = builder.and_(builder.lshr(pixels, builder.sub(down, up)), mask)
+                s = builder.add(s, builder.mul(weight, pixel))
+            return s
+
+        total = _Block(builder, LANES32).load(out)
+        with cgutils.for_range(builder, args[7]) as loop:
+            g = builder.load(builder.gep(groups, [loop.index]))
+            pixels = _splat(builder, builder.load(builder.gep(x, [g])), LANES32)
+            total.combine(builder.gep(c, [builder.mul(g, ir.Constant(INT64, 4 * UNITS))]), dot)
+        total.store(out)
+        return context.get_dummy_value()
+    return types.void(sums, C, types.int64, X, types.int64, groups, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _activate(typingctx, sums, offset, T, t_start, n_thresholds, Y, y_start, planes, words):
+    """Writes the planes of each unit's level: the number of thresholds that 2 sums[u] + offset reaches."""
+    def codegen(context, builder, signature, args):
+        kinds = signature.args
+        t = _data(context, builder, kinds[2], args[2], args[3])
+        y = _data(context, builder, kinds[5], args[5], args[6])
+        vector = LANES64 if kinds[0].dtype == types.int64 else LANES32
+        one = _splat(builder, ir.Constant(vector.element, 1), vector)
+        offset = _splat(builder, builder.trunc(args[1], vector.element) if vector is LANES32 else args[1], vector)
+        values = _Block(builder, vector).load(_data(context, builder, kinds[0], args[0]))
+        levels = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0] * vector.count))
+                  for _ in values.registers]
+        for register in values.registers:
+            builder.store(builder.add(builder.shl(builder.load(register), one), offset), register)
+        with cgutils.for_range(builder, args[4]) as loop:
+            thresholds = values.pointers(builder.gep(t, [builder.mul(loop.index, ir.Constant(INT64, UNITS))]))
+            for value, threshold, level in zip(values.registers, thresholds, levels):
+                reached = builder.icmp_signed('>=', builder.load(value), values._read(threshold))
+                builder.store(builder.add(builder.load(level), builder.zext(reached, vector)), level)
+        bits = ir.IntType(vector.count)
+        with cgutils.for_range(builder, args[7]) as loop:
+            word = builder.bitcast(builder.gep(y, [builder.mul(loop.index, args[8])]), ir.PointerType(bits))
+            for i, level in enumerate(levels):
+                bit = builder.trunc(builder.load(level), ir.VectorType(ir.IntType(1), vector.count))
+                builder.store(builder.bitcast(bit, bits), builder.gep(word, [ir.Constant(INT64, i)]), align=1)
+                builder.store(builder.lshr(builder.load(level), one), level)
+        return context.get_dummy_value()
+    return types.void(sums, types.int64, T, types.int64, types.int64, Y, types.int64, types.int64,
+                      types.int64), codegen
+
+
+@numba.njit(inline='always')
+def _xnor(X, n, W, b, sums):
+    """Minus the disagreements of input n with the units of block b, each plane's weighted by its power of two."""
+    k_x, words = X.shape[1:]
+    k_w = W.shape[1]
+    sums[:] = 0
+    for power in range(k_x + k_w - 2, -1, -1):
+        if power < k_x + k_w - 2:
+            for u in range(UNITS):
+                sums[u] *= 2
+        for p in range(max(0, power - k_x + 1), min(k_w, power + 1)):
+            _subtract_disagreements(
+                sums, W, (b * k_w + p) * words * UNITS, X, (n * k_x + power - p) * words, words)
+
+
+@numba.njit(nogil=True, cache=True)
+def pixel_layer(X, C, T, Y):
+    """First layer: uint8 pixels in, planes of activations out.
+
+    Args:
+        X (array): uint32 array of shape (N, G): four pixels in each number.
+        C (array): int8 array of shape (blocks, G, 64, 4): V - 2^(k - 1) for the weight 2 V - n.
+        T (array): int32 array of shape (blocks, thresholds, 64).
+        Y (array): uint64 array of shape (N, planes, blocks), which is written.
+    """
+    n_images, n_groups = X.shape
+    n_thresholds = T.shape[1]
+    planes, blocks = Y.shape[1:]
+    groups = numpy.empty((n_images, n_groups), numpy.int64)  # those that are not all black
+    counts = numpy.empty(n_images, numpy.int64)
+    offsets = numpy.empty(n_images, numpy.int32)  # of the sum with weights 2 C + 1 over that with C, twice
+    for n in range(n_images):
+        count = offset = 0
+        for g in range(n_groups):
+            x = X[n, g]
+            groups[n, count] = g
+            count += x != 0
+            offset += (x & 255) + (x >> 8 & 255) + (x >> 16 & 255) + (x >> 24)
+        counts[n], offsets[n] = count, offset
+    sums = numpy.empty(UNITS, numpy.int32)
+    for b in range(blocks):
+        for n in range(n_images):
+            sums[:] = 0
+            _add_products(sums, C, b * n_groups * UNITS * 4, X, n * n_groups, groups, n * n_groups, counts[n])
+            _activate(sums, offsets[n], T, b * n_thresholds * UNITS, n_thresholds,
+                      Y, n * planes * blocks + b, planes, blocks)
+
+
+@numba.njit(nogil=True, cache=True)
+def hidden_layer(X, W, T, greatest, Y):
+    """Planes of activations in, planes of activations out.
+
+    Args:
+        X (array): uint64 array of shape (N, planes, words).
+        W (array): uint64 array of shape (blocks, planes, words, 64).
+        T (array): int64 array of shape (blocks, thresholds, 64).
+        greatest (int): The sum of a unit that agrees with all its inputs.
+        Y (array): uint64 array of shape (N, planes, blocks), which is written.
+    """
+    n_thresholds = T.shape[1]
+    planes, blocks = Y.shape[1:]
+    sums = numpy.empty(UNITS, numpy.int64)
+    for b in range(blocks):
+        for n in range(len(X)):
+            _xnor(X, n, W, b, sums)
+            _activate(sums, greatest, T, b * n_thresholds * UNITS, n_thresholds,
+                      Y, n * planes * blocks + b, planes, blocks)
+
+
+@numba.njit(nogil=True, cache=True)
+def last_layer(X, W, greatest, S):
+    """Planes of activations in, sums out: S is an int32 array of shape (N, units), which is written."""
+    sums = numpy.empty(UNITS, numpy.int64)
+    for b in range(len(W)):
+        for n in range(len(X)):
+            _xnor(X, n, W, b, sums)
+            for u in range(min(UNITS, S.shape[1] - b * UNITS)):
+                S[n, b * UNITS + u] = 2 * sums[u] + greatest
+
+
+def _aligned(array):
+    """A copy that begins at a cache line: a vector that straddles two takes twice as long to load."""
+    memory = numpy.empty(array.nbytes + 64, numpy.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start:start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _pad(array, axis, multiple, value=0):
+    """Makes the size of an axis a multiple of a number."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = 0, -array.shape[axis] % multiple
+    return numpy.pad(array, widths, constant_values=value)
+
+
+class XnorMLP(PackedMLP):
+    """:class:`~packed.PackedMLP` by the kernels of this file: the same sums."""
+
+    def prepare(self, weights, thresholds, weight_bits, activation_bits):
+        self.planes = activation_bits
+        first = _pad(_pad((weights[0] - 2 ** (weight_bits - 1)).astype(numpy.int8), 0, UNITS), 1, 4)
+        blocks = first.reshape(-1, UNITS, first.shape[1] // 4, 4)
+        self.first = _aligned(blocks.transpose(0, 2, 1, 3))
+        self.weights = []
+        for V in weights[1:]:
+            planes = V >> numpy.arange(weight_bits)[:, None, None] & 1
+            words = numpy.packbits(_pad(_pad(planes.astype(numpy.uint8), 1, UNITS), 2, 64), axis=2,
+                                   bitorder='little').view(numpy.uint64)
+            blocks = words.reshape(weight_bits, -1, UNITS, words.shape[2])
+            self.weights.append((_aligned(blocks.transpose(1, 0, 3, 2)),
+                                 V.shape[1] * self.weight_levels * self.activation_levels))
+        self.thresholds = []
+        for i, T in enumerate(thresholds):
+            # A unit that is only there to fill its block reaches no threshold, and is an input of 0 to the next layer.
+            blocks = _pad(T, 0, UNITS, 2 ** 31 - 1).reshape(-1, UNITS, T.shape[1]).transpose(0, 2, 1)
+            self.thresholds.append(_aligned(blocks.astype(numpy.int64 if i else numpy.int32)))
+
+    def sums(self, images):
+        images = numpy.ascontiguousarray(_pad(images, 1, 4) if self.n_in % 4 else images)
+        x = numpy.empty((len(images), self.planes, len(self.first)), numpy.uint64)
+        pixel_layer(images.view(numpy.uint32), self.first, self.thresholds[0], x)
+        for (W, greatest), T in zip(self.weights, self.thresholds[1:]):
+            y = numpy.empty((len(x), self.planes, len(W)), numpy.uint64)
+            hidden_layer(x, W, T, greatest, y)
+            x = y
+        S = numpy.empty((len(x), self.n_out), numpy.int32)
+        W, greatest = self.weights[-1]
+        last_layer(x, W, greatest, S)
+        return S
