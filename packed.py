@@ -20,14 +20,20 @@ net's weight times n. So does an activation; a pixel is 0 to 255. Batch normaliz
 are the thresholds: the level V of a unit is the number of thresholds that its integer sum reaches. ``pack.py`` makes
 such a file from a float model.
 """
+import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy
 
 VERSION = 1
-CHUNK = 250  # images at a time: what is computed on them stays in the caches
+CHUNK = 500  # images at a time: what is computed on them stays in the caches
 AFFINE = 'b', 'mean', 'inv_std', 'gamma', 'beta'
+
+
+@functools.lru_cache(maxsize=None)
+def _threads():
+    return ThreadPoolExecutor(os.cpu_count())
 
 
 def pack_bits(V, bits):
@@ -163,13 +169,13 @@ class PackedMLP:
         """
         images = images.reshape(len(images), self.n_in)
         if len(images) <= CHUNK:
-            S = self.sums(images)
-        else:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                S = numpy.concatenate(list(pool.map(
-                    lambda i: self.sums(images[i:i + CHUNK]), range(0, len(images), CHUNK))))
+            return self._logits(images)
+        return numpy.concatenate(list(_threads().map(
+            lambda i: self._logits(images[i:i + CHUNK]), range(0, len(images), CHUNK))))
+
+    def _logits(self, images):
         b, mean, inv_std, gamma, beta = self.affine
-        y = S.astype(numpy.float32)
+        y = self.sums(images).astype(numpy.float32)
         y /= numpy.float32(self.weight_levels * self.activation_levels)
         y += b
         y -= mean

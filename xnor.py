@@ -43,7 +43,8 @@ class _Block:
 
     def __init__(self, builder, vector):
         self.builder, self.vector = builder, vector
-        self.registers = [cgutils.alloca_once(builder, vector) for _ in range(UNITS // vector.count)]
+        zero = ir.Constant(vector, [0] * vector.count)
+        self.registers = [cgutils.alloca_once_value(builder, zero) for _ in range(UNITS // vector.count)]
 
     def pointers(self, data):
         data = self.builder.bitcast(data, ir.PointerType(self.vector))
@@ -51,16 +52,16 @@ class _Block:
 
     def load(self, data):
         for pointer, register in zip(self.pointers(data), self.registers):
-            self.builder.store(self._read(pointer), register)
+            self.builder.store(self.read(pointer), register)
         return self
 
-    def _read(self, pointer):
+    def read(self, pointer):
         return self.builder.load(pointer, align=self.vector.element.width // 8)
 
     def combine(self, data, function):
         """number = function(number, datum), with the data at an address."""
         for pointer, register in zip(self.pointers(data), self.registers):
-            self.builder.store(function(self.builder.load(register), self._read(pointer)), register)
+            self.builder.store(function(self.builder.load(register), self.read(pointer)), register)
 
     def store(self, data):
         for pointer, register in zip(self.pointers(data), self.registers):
@@ -83,46 +84,61 @@ def _subtract_disagreements(typingctx, sums, W, w_start, X, x_start, words):
         popcount = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(LANES64, [LANES64]), 'llvm.ctpop.v8i64')
         total = _Block(builder, LANES64).load(out)
+
+        def subtract(i):
+            word = _splat(builder, builder.load(builder.gep(x, [i])), LANES64)
+            total.combine(builder.gep(w, [builder.mul(i, ir.Constant(INT64, UNITS))]), lambda s, w: builder.sub(
+                s, builder.call(popcount, [builder.xor(w, word)])))
+
         with cgutils.for_range(builder, args[5]) as loop:
-            word = _splat(builder, builder.load(builder.gep(x, [loop.index])), LANES64)
-            total.combine(
-                builder.gep(w, [builder.mul(loop.index, ir.Constant(INT64, UNITS))]),
-                lambda s, w: builder.sub(s, builder.call(popcount, [builder.xor(w, word)])))
+            subtract(loop.index)
         total.store(out)
         return context.get_dummy_value()
     return types.void(sums, W, types.int64, X, types.int64, types.int64), codegen
 
 
 @intrinsic
-def _add_products(typingctx, sums, C, c_start, X, x_start, groups, g_start, n_groups):
-    """sums[u] += the dot product of the 4 pixels X[g] and the 4 weights C[g, u], for the groups g listed."""
+def _add_products(typingctx, sums, C, c_start, places, pixels, start, n_groups):
+    """sums[u] += the dot product of the 4 pixels in pixels[i] and the 4 weights C[places[i], u], for n_groups i."""
     def codegen(context, builder, signature, args):
         kinds = signature.args
         out = _data(context, builder, kinds[0], args[0])
         c = _data(context, builder, kinds[1], args[1], args[2])
-        x = _data(context, builder, kinds[3], args[3], args[4])
-        groups = _data(context, builder, kinds[5], args[5], args[6])
+        places = _data(context, builder, kinds[3], args[3], args[5])
+        pixels = _data(context, builder, kinds[4], args[4], args[5])
         vpdpbusd = ir.InlineAsm(ir.FunctionType(LANES32, [LANES32] * 3), 'vpdpbusd $2, $1, $0', '=v,v,v,0')
 
-        def dot(s, c):
+        def dot(s, c, x):
             if VNNI:
-                return builder.call(vpdpbusd, [pixels, c, s])
+                return builder.call(vpdpbusd, [x, c, s])
             for byte in range(4):
                 up, down, mask = (_splat(builder, ir.Constant(ir.IntType(32), value), LANES32)
                                   for value in (24 - 8 * byte, 24, 255))
                 weight = builder.ashr(builder.shl(c, up), down)
-                pixel = builder.and_(builder.lshr(pixels, builder.sub(down, up)), mask)
+                pixel = builder.and_(builder.lshr(x, builder.sub(down, up)), mask)
                 s = builder.add(s, builder.mul(weight, pixel))
             return s
 
-        total = _Block(builder, LANES32).load(out)
-        with cgutils.for_range(builder, args[7]) as loop:
-            g = builder.load(builder.gep(groups, [loop.index]))
-            pixels = _splat(builder, builder.load(builder.gep(x, [g])), LANES32)
-            total.combine(builder.gep(c, [builder.mul(g, ir.Constant(INT64, 4 * UNITS))]), dot)
+        def add(block, i):
+            place = builder.zext(builder.load(builder.gep(places, [i])), INT64)
+            x = _splat(builder, builder.load(builder.gep(pixels, [i])), LANES32)
+            block.combine(builder.gep(c, [builder.mul(place, ir.Constant(INT64, 4 * UNITS))]),
+                          lambda s, c: dot(s, c, x))
+
+        # Two groups at a time, with sums of their own: one alone would wait for its last addition.
+        one = ir.Constant(INT64, 1)
+        total, other = _Block(builder, LANES32).load(out), _Block(builder, LANES32)
+        with cgutils.for_range(builder, builder.lshr(args[6], one)) as loop:
+            i = builder.shl(loop.index, one)
+            add(total, i)
+            add(other, builder.add(i, one))
+        with cgutils.for_range(builder, builder.and_(args[6], one)):
+            add(total, builder.sub(args[6], one))
+        for register, more in zip(total.registers, other.registers):
+            builder.store(builder.add(builder.load(register), builder.load(more)), register)
         total.store(out)
         return context.get_dummy_value()
-    return types.void(sums, C, types.int64, X, types.int64, groups, types.int64, types.int64), codegen
+    return types.void(sums, C, types.int64, places, pixels, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -136,25 +152,47 @@ def _activate(typingctx, sums, offset, T, t_start, n_thresholds, Y, y_start, pla
         one = _splat(builder, ir.Constant(vector.element, 1), vector)
         offset = _splat(builder, builder.trunc(args[1], vector.element) if vector is LANES32 else args[1], vector)
         values = _Block(builder, vector).load(_data(context, builder, kinds[0], args[0]))
-        levels = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0] * vector.count))
-                  for _ in values.registers]
         for register in values.registers:
             builder.store(builder.add(builder.shl(builder.load(register), one), offset), register)
-        with cgutils.for_range(builder, args[4]) as loop:
-            thresholds = values.pointers(builder.gep(t, [builder.mul(loop.index, ir.Constant(INT64, UNITS))]))
-            for value, threshold, level in zip(values.registers, thresholds, levels):
-                reached = builder.icmp_signed('>=', builder.load(value), values._read(threshold))
-                builder.store(builder.add(builder.load(level), builder.zext(reached, vector)), level)
         bits = ir.IntType(vector.count)
-        with cgutils.for_range(builder, args[7]) as loop:
-            word = builder.bitcast(builder.gep(y, [builder.mul(loop.index, args[8])]), ir.PointerType(bits))
-            for i, level in enumerate(levels):
-                bit = builder.trunc(builder.load(level), ir.VectorType(ir.IntType(1), vector.count))
-                builder.store(builder.bitcast(bit, bits), builder.gep(word, [ir.Constant(INT64, i)]), align=1)
-                builder.store(builder.lshr(builder.load(level), one), level)
+
+        def reached(j):
+            """Which units reach their threshold j, as vectors of truth values."""
+            thresholds = values.pointers(builder.gep(t, [builder.mul(j, ir.Constant(INT64, UNITS))]))
+            return [builder.icmp_signed('>=', builder.load(value), values.read(threshold))
+                    for value, threshold in zip(values.registers, thresholds)]
+
+        def write(p, truths):
+            word = builder.bitcast(builder.gep(y, [builder.mul(p, args[8])]), ir.PointerType(bits))
+            for i, truth in enumerate(truths):
+                builder.store(builder.bitcast(truth, bits), builder.gep(word, [ir.Constant(INT64, i)]), align=1)
+
+        # With one threshold, what reaches it is the plane already.
+        binary = builder.icmp_signed('==', args[4], ir.Constant(INT64, 1))
+        with builder.if_else(binary) as (then, otherwise):
+            with then:
+                write(ir.Constant(INT64, 0), reached(ir.Constant(INT64, 0)))
+            with otherwise:
+                levels = _Block(builder, vector)
+                with cgutils.for_range(builder, args[4]) as loop:
+                    for level, truth in zip(levels.registers, reached(loop.index)):
+                        builder.store(builder.add(builder.load(level), builder.zext(truth, vector)), level)
+                with cgutils.for_range(builder, args[7]) as loop:
+                    write(loop.index, [builder.trunc(builder.load(level), ir.VectorType(ir.IntType(1), vector.count))
+                                       for level in levels.registers])
+                    for level in levels.registers:
+                        builder.store(builder.lshr(builder.load(level), one), level)
         return context.get_dummy_value()
     return types.void(sums, types.int64, T, types.int64, types.int64, Y, types.int64, types.int64,
                       types.int64), codegen
+
+
+@numba.njit(inline='always')
+def _block_sums(dtype, size):
+    """An array for the sums of a block that begins at a cache line."""
+    memory = numpy.empty(UNITS + 64 // size, dtype)
+    start = -(memory.ctypes.data // size) % (64 // size)
+    return memory[start:start + UNITS]
 
 
 @numba.njit(inline='always')
@@ -177,30 +215,36 @@ def pixel_layer(X, C, T, Y):
     """First layer: uint8 pixels in, planes of activations out.
 
     Args:
-        X (array): uint32 array of shape (N, G): four pixels in each number.
+        X (array): uint8 array of shape (N, 4 G).
         C (array): int8 array of shape (blocks, G, 64, 4): V - 2^(k - 1) for the weight 2 V - n.
         T (array): int32 array of shape (blocks, thresholds, 64).
         Y (array): uint64 array of shape (N, planes, blocks), which is written.
     """
-    n_images, n_groups = X.shape
+    n_images, n_groups = X.shape[0], X.shape[1] // 4
+    groups = X.view(numpy.uint32)
     n_thresholds = T.shape[1]
     planes, blocks = Y.shape[1:]
-    groups = numpy.empty((n_images, n_groups), numpy.int64)  # those that are not all black
+    # The groups of four pixels that are not all black, where they are and what they hold.
     counts = numpy.empty(n_images, numpy.int64)
-    offsets = numpy.empty(n_images, numpy.int32)  # of the sum with weights 2 C + 1 over that with C, twice
+    places = numpy.empty((n_images, n_groups), numpy.uint32)
+    pixels = numpy.empty((n_images, n_groups), numpy.uint32)
+    offsets = numpy.empty(n_images, numpy.int64)  # of the sums with weights 2 C + 1 over twice those with C
     for n in range(n_images):
-        count = offset = 0
+        count = 0
         for g in range(n_groups):
-            x = X[n, g]
-            groups[n, count] = g
-            count += x != 0
-            offset += (x & 255) + (x >> 8 & 255) + (x >> 16 & 255) + (x >> 24)
-        counts[n], offsets[n] = count, offset
-    sums = numpy.empty(UNITS, numpy.int32)
+            places[n, count] = g
+            pixels[n, count] = groups[n, g]
+            count += groups[n, g] != 0
+        counts[n] = count
+        offset = 0
+        for x in X[n]:
+            offset += x
+        offsets[n] = offset
+    sums = _block_sums(numpy.int32, 4)
     for b in range(blocks):
         for n in range(n_images):
             sums[:] = 0
-            _add_products(sums, C, b * n_groups * UNITS * 4, X, n * n_groups, groups, n * n_groups, counts[n])
+            _add_products(sums, C, b * n_groups * UNITS * 4, places, pixels, n * n_groups, counts[n])
             _activate(sums, offsets[n], T, b * n_thresholds * UNITS, n_thresholds,
                       Y, n * planes * blocks + b, planes, blocks)
 
@@ -218,7 +262,7 @@ def hidden_layer(X, W, T, greatest, Y):
     """
     n_thresholds = T.shape[1]
     planes, blocks = Y.shape[1:]
-    sums = numpy.empty(UNITS, numpy.int64)
+    sums = _block_sums(numpy.int64, 8)
     for b in range(blocks):
         for n in range(len(X)):
             _xnor(X, n, W, b, sums)
@@ -229,7 +273,7 @@ def hidden_layer(X, W, T, greatest, Y):
 @numba.njit(nogil=True, cache=True)
 def last_layer(X, W, greatest, S):
     """Planes of activations in, sums out: S is an int32 array of shape (N, units), which is written."""
-    sums = numpy.empty(UNITS, numpy.int64)
+    sums = _block_sums(numpy.int64, 8)
     for b in range(len(W)):
         for n in range(len(X)):
             _xnor(X, n, W, b, sums)
@@ -278,7 +322,7 @@ class XnorMLP(PackedMLP):
     def sums(self, images):
         images = numpy.ascontiguousarray(_pad(images, 1, 4) if self.n_in % 4 else images)
         x = numpy.empty((len(images), self.planes, len(self.first)), numpy.uint64)
-        pixel_layer(images.view(numpy.uint32), self.first, self.thresholds[0], x)
+        pixel_layer(images, self.first, self.thresholds[0], x)
         for (W, greatest), T in zip(self.weights, self.thresholds[1:]):
             y = numpy.empty((len(x), self.planes, len(W)), numpy.uint64)
             hidden_layer(x, W, T, greatest, y)

@@ -32,11 +32,11 @@ def main():
                     running[key] = Contender(sys.executable, 'train_ours.py', [
                         *(part for name, v in chosen.items() for part in (f'--{name}', v)),
                         '--out', f'{HERE}/.out-{"-".join(map(str, key))}'], threads)
-                    running[key].train(3)
+                    running[key].do(3)
     for _ in range(5):
         for (_, _, batch, _), contender in running.items():
             steps = max(10, 1000 // batch)
-            contender.times.append(contender.train(steps)['seconds'] / steps / batch * 1e6)
+            contender.times.append(contender.do(steps)['seconds'] / steps / batch * 1e6)
     for contender in running.values():
         contender.process.stdin.close()
         contender.process.wait()

@@ -63,8 +63,8 @@ class Contender:
     def answer(self):
         return self.process.stdout.readline().strip()
 
-    def train(self, steps):
-        print(steps, file=self.process.stdin, flush=True)
+    def do(self, number):
+        print(number, file=self.process.stdin, flush=True)
         answer = self.answer()
         if not answer:
             raise RuntimeError(self.process.stderr.read().strip().splitlines()[-1])
@@ -101,13 +101,13 @@ def main():
             continue
         try:
             running[name] = Contender(interpreter, script, arguments, args.threads)
-            first[name] = running[name].train(20)  # warm-up, compilation included
+            first[name] = running[name].do(20)  # warm-up, compilation included
         except RuntimeError as e:
             print(f'skipped: {name}: {e}')
             running.pop(name, None)
     for _ in range(args.rounds):
         for name, contender in running.items():
-            contender.last = contender.train(args.steps)
+            contender.last = contender.do(args.steps)
             contender.times.append(contender.last['seconds'])
 
     epoch = 60000 / args.batchsize / args.steps
@@ -120,12 +120,12 @@ def main():
     for net in args.net + ['']:
         group = {name: c for name, c in running.items() if name.endswith(net) and (net or c is floor)}
         ours = group.get(f'ours, {net}', running.get('ours, binary'))
-        losses = [c.last['loss'] for c in group.values() if c.last['loss'] is not None]
+        losses = [c.last['result'] for c in group.values() if c.last['result'] is not None]
         for name, c in sorted(group.items(), key=lambda item: statistics.median(item[1].times)):
             # Ratios of the times in the same round, so that the machine's moods cancel.
             ratio = statistics.median(t / o for t, o in zip(c.times, ours.times)) if ours else float('nan')
             share = statistics.median(f / t for f, t in zip(floor.times, c.times)) if floor else float('nan')
-            loss = c.last['loss']
+            loss = c.last['result']
             learned = '' if loss is None else f'{loss:.4f}'
             if loss is not None and not abs(loss - statistics.median(losses)) <= BAND:
                 learned += ' (outside the band)'

@@ -1,7 +1,7 @@
-"""What every contender shares: MNIST, the minibatches, and the conversation with train.py.
+"""What every contender shares: MNIST, the minibatches, and the conversation with train.py or inference.py.
 
-A contender is a process, in an environment of its own, that trains so many steps when told to and then
-says how long they took and what the loss was. It needs NumPy here, and nothing of this project.
+A contender is a process, in an environment of its own, that does so much when told to and then says how long it
+took and what came of it. It needs NumPy here, and nothing of this project.
 """
 import gzip
 import json
@@ -23,6 +23,12 @@ def read_mnist():
     return images.astype(numpy.float32) / numpy.float32(255), labels.astype(numpy.int64)
 
 
+def read_test_images():
+    """The test images, a uint8 array of shape (10000, 784)."""
+    with gzip.open(f'{MNIST}/t10k-images-idx3-ubyte.gz') as f:
+        return numpy.frombuffer(bytearray(f.read()), numpy.uint8, offset=16).reshape(10000, 784)
+
+
 def orders(n):
     """The order of the examples, epoch by epoch: the same for every contender."""
     epoch = 0
@@ -38,19 +44,22 @@ def initial_weights(sizes):
             for k, m in zip(sizes, sizes[1:])]
 
 
-def serve(train):
-    """Obeys lines of standard input: each is a number of steps.
+def serve(work):
+    """Obeys lines of standard input: each is a number.
 
     Args:
-        train: Function of a number of steps; it trains them and returns the mean loss of the last.
+        work: Function of that number, which is timed: a training trains so many steps and returns the mean loss
+            of the last; an inference classifies the test images in minibatches of that size and returns the classes.
     """
     out = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # what the libraries print is no answer
     print('ready', file=out, flush=True)
     for line in sys.stdin:
         start = time.perf_counter()
-        loss = train(int(line))
+        result = work(int(line))
         seconds = time.perf_counter() - start
         with open('/proc/self/status') as f:
             peak = next(int(row.split()[1]) for row in f if row.startswith('VmHWM'))
-        print(json.dumps({'seconds': seconds, 'loss': loss, 'peak MB': peak / 1024}), file=out, flush=True)
+        if isinstance(result, numpy.ndarray):
+            result = result.tolist()
+        print(json.dumps({'seconds': seconds, 'result': result, 'peak MB': peak / 1024}), file=out, flush=True)

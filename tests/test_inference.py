@@ -105,3 +105,17 @@ def test_bad_input(folder, small_mnist, tmp_path):
         assert result.returncode == 2
         assert message in result.stderr and result.stderr.startswith('inference.py: ')
         assert result.stderr.count('\n') == 1
+
+
+def test_the_commands_of_the_readme():
+    """The net that comes along says of the pictures that come along what README.md prints."""
+    result = subprocess.run([sys.executable, 'inference.py', 'results/binary.packed', 'results/digits'], cwd=ROOT,
+                            capture_output=True, text=True)
+    assert result.stderr == ''
+    with open(f'{ROOT}/README.md', encoding='utf-8') as f:
+        printed = [line.split() for line in f if line.startswith('    results/digits/')]
+    lines = [line.split() for line in result.stdout.splitlines() if line[0] != '#']
+    assert len(lines) == 6
+    for (path, digit, probability), (_, _, expected) in zip(lines, printed):
+        assert [path, digit] in [line[:2] for line in printed]
+        assert abs(float(probability) - float(expected)) < 0.02  # Pillow's scaling may change

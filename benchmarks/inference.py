@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Times inference against what people would use instead, all on this machine, interleaved in one run.
+
+    .venv/bin/python benchmarks/inference.py MODEL [--rounds 15]
+
+MODEL is the ``mlp.model`` of a binary net. Each contender is a process that gets the same net in the form that is
+fastest for it, and classifies the 10,000 test images, from uint8 pixels to classes, in minibatches of each of several
+sizes; the table shows the best, and the time of single images. A round has each of them do so in turn, for 0.3 s. Which
+classes differ from those of the float model is counted before any time is believed.
+"""
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from train import HERE, ROOT, Contender, cpu, version
+
+SIZES = [1, 10, 100, 250, 1000, 10000]
+
+
+def contenders(model, packed, threads):
+    """Name -> (interpreter, script, arguments) of each."""
+    ours, torch = f'{ROOT}/.venv/bin/python', f'{HERE}/.venv-torch/bin/python'
+    return {
+        'ours, float': (ours, 'infer_ours.py', [model]),
+        'ours, packed': (ours, 'infer_ours.py', [packed]),
+        **{name: (torch, 'infer_peers.py', [how, model, threads]) for name, how in (
+            ('PyTorch eager, fp32', 'eager'), ('PyTorch compiled, fp32', 'compiled'),
+            ('ONNX Runtime, fp32', 'fp32'), ('ONNX Runtime, int8 (dynamic quantization)', 'int8'),
+            ('ONNX Runtime, int8 (integer graph by hand)', 'integer'))}}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('model', metavar='MODEL')
+    parser.add_argument('--rounds', type=int, default=15)
+    args = parser.parse_args()
+    threads = os.cpu_count()
+
+    with tempfile.TemporaryDirectory() as folder:
+        packed = f'{folder}/packed'
+        subprocess.run([f'{ROOT}/.venv/bin/python', f'{ROOT}/pack.py', args.model, packed], check=True,
+                       stdout=subprocess.DEVNULL)
+        sizes = {'ours, float': os.path.getsize(args.model), 'ours, packed': os.path.getsize(packed)}
+        running, classes = {}, {}
+        for name, (interpreter, script, arguments) in contenders(args.model, packed, threads).items():
+            if not os.path.exists(interpreter):
+                print(f'skipped: {name}: there is no {os.path.relpath(interpreter, ROOT)}')
+                continue
+            try:
+                running[name] = Contender(interpreter, script, arguments, threads)
+                for size in SIZES:  # warm-up, compilation included
+                    classes[name] = running[name].do(size)['result']
+                if name not in sizes:
+                    sizes[name] = running[name].do(0)['result']
+            except RuntimeError as e:
+                print(f'skipped: {name}: {e}')
+                running.pop(name, None)
+        for contender in running.values():
+            contender.times = {size: [] for size in SIZES}
+        for _ in range(args.rounds):
+            for size in SIZES:
+                for contender in running.values():
+                    time.sleep(0.2)  # the threads of the one before spin a while before they sleep
+                    seconds = []
+                    while sum(seconds) < 0.3:
+                        contender.last = contender.do(size)
+                        seconds.append(contender.last['seconds'])
+                    contender.times[size].append(statistics.median(seconds) / (1000 if size < 10 else 10000))
+
+    print(f'\n{cpu()}, {threads} threads; {args.rounds} rounds\n')
+    print('| contender | images / s, median | least - greatest | best minibatch | ours is faster by | single image, µs | '
+          'bytes on disk | peak MB | classes that differ |')
+    print('|---|---|---|---|---|---|---|---|---|')
+    best = {name: min(SIZES, key=lambda size: statistics.median(c.times[size])) for name, c in running.items()}
+    ours = running['ours, packed'].times[best['ours, packed']]
+    for name, c in sorted(running.items(), key=lambda item: statistics.median(item[1].times[best[item[0]]])):
+        times = c.times[best[name]]
+        differ = sum(a != b for a, b in zip(classes[name], classes['ours, float']))
+        # Ratios of the times in the same round, so that the machine's moods cancel.
+        ratio = statistics.median(t / o for t, o in zip(times, ours))
+        print(f'| {name} | {1 / statistics.median(times):,.0f} | {1 / max(times):,.0f} - {1 / min(times):,.0f} | '
+              f'{best[name]} | {ratio:.1f} | {statistics.median(c.times[1]) * 1e6:.0f} | {sizes[name]:,} | '
+              f'{c.last["peak MB"]:.0f} | {differ} |')
+    versions = {f'{package} {version(interpreter, package)}' for package, interpreter in (
+        ('chainer', f'{ROOT}/.venv/bin/python'), ('numba', f'{ROOT}/.venv/bin/python'),
+        ('numpy', f'{ROOT}/.venv/bin/python'), ('torch', f'{HERE}/.venv-torch/bin/python'),
+        ('onnxruntime', f'{HERE}/.venv-torch/bin/python')) if os.path.exists(interpreter)}
+    print('\n' + ', '.join(sorted(versions)))
+    for contender in running.values():
+        contender.process.stdin.close()
+        contender.process.wait()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Counts where a packed net and its float net differ on the test images, and measures the hidden layer against the CPU.
+
+    .venv/bin/python benchmarks/packed_checks.py MODEL ...
+
+A unit differs where the float net, given the same inputs, puts it at another level, because it rounds as it sums and the
+exact sum lies on a threshold. The peak is that of XOR, popcount and addition on data in the level-1 cache, on one core.
+"""
+import os
+import statistics
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import chainer_compat  # noqa: E402,F401  (before Chainer)
+import chainer  # noqa: E402
+import numba  # noqa: E402
+import numpy  # noqa: E402
+from numba.extending import intrinsic  # noqa: E402
+
+import net as nets  # noqa: E402
+from data import read_mnist, to_input  # noqa: E402
+from pack import pack  # noqa: E402
+from packed import PackedMLP  # noqa: E402
+from program import MNIST  # noqa: E402
+from storage import read_npz  # noqa: E402
+from xnor import XnorMLP, hidden_layer  # noqa: E402
+
+
+def count(path):
+    """One row of the table."""
+    arrays = read_npz(path)
+    net = nets.load(path, arrays)
+    packed = pack(net)
+    plain, fast = PackedMLP(packed), XnorMLP(packed)
+    images = read_mnist(MNIST)[2]
+    pixels = images.reshape(len(images), -1)
+    logits, n = [], plain.activation_levels
+    differ = units = 0
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        for start in range(0, len(images), 1000):
+            x, h = pixels[start:start + 1000], to_input(images[start:start + 1000])
+            for i, (W, T) in enumerate(zip(plain.weights, plain.thresholds), 1):
+                h = net.activation(net[f'bn{i}'](net[f'l{i}'](h))).array
+                S = x.astype(W.dtype) @ W
+                V = sum((S >= t).astype(int) for t in T.T)
+                x = numpy.rint(h * n).astype(int)  # the float net's activations are what the next layer gets in both
+                differ += (2 * V - n != x).sum()
+                units += V.size
+            logits.append(net[f'bn{net.n_layers + 1}'](net[f'l{net.n_layers + 1}'](h)).array)
+    classes = numpy.concatenate(logits).argmax(axis=1)
+    same = (classes != fast.logits(images).argmax(axis=1)).sum()
+    print(f'| {nets.describe(arrays)[2:]} | {same} of {len(images):,} | {differ:,} of {units:,} |', flush=True)
+
+
+@intrinsic
+def popcount(typingctx, x):
+    def codegen(context, builder, signature, args):
+        return builder.ctpop(args[0])
+    return numba.types.uint64(numba.types.uint64), codegen
+
+
+@numba.njit(nogil=True)
+def peak(words, x, times):
+    total = numpy.uint64(0)
+    for i in range(times):
+        y = numpy.uint64(x) + numpy.uint64(i)
+        for k in range(2048):
+            total += popcount(words[k] ^ y)
+    return total
+
+
+def roofline():
+    """Billions of 64-bit words a second: XOR, popcount and addition alone, and in the hidden layer."""
+    memory = numpy.random.RandomState(0).randint(0, 2 ** 62, 4104).astype(numpy.uint64)
+    words = memory[-memory.ctypes.data // 8 % 8:][:2048]
+    numpy.random.seed(0)
+    net = XnorMLP(pack(nets.BinaryMLP(784, 1024, 10)))
+    W, greatest = net.weights[0]
+    X = numpy.random.RandomState(0).randint(0, 2 ** 62, (500, 1, 16)).astype(numpy.uint64)
+    Y = numpy.empty_like(X)
+    rates = {'alone': [], 'in the hidden layer': []}
+    for _ in range(100):
+        for name, work, n in (
+                ('alone', lambda: peak(words, 1, 500), words.size * 500),
+                ('in the hidden layer', lambda: hidden_layer(X, W, net.thresholds[1], greatest, Y), W.size * len(X))):
+            start = time.perf_counter()
+            work()
+            rates[name].append(n / (time.perf_counter() - start) / 1e9)
+    alone, layer = (statistics.median(rate) for rate in rates.values())
+    share = statistics.median(b / a for a, b in zip(*rates.values()))
+    print(f'\nXOR, popcount and addition: {alone:.1f} billion 64-bit words a second; in the hidden layer (1024 x 1024, '
+          f'500 images): {layer:.1f}, {100 * share:.0f} % of that')
+
+
+if __name__ == '__main__':
+    print('| net | classes that differ | activations that differ |\n|---|---|---|')
+    for path in sys.argv[1:]:
+        count(path)
+    roofline()
