@@ -21,8 +21,8 @@ from program import MNIST, Parser, get_device, number, run
 from storage import read_npz, replacing
 
 
-class FloatMLP:
-    """A float model with the interface of :class:`~packed.PackedMLP`."""
+class Unpacked:
+    """A model that is not packed, with the interface of :class:`~packed.PackedMLP`."""
 
     def __init__(self, path, arrays, device):
         self.net = net.load(path, arrays)
@@ -48,7 +48,7 @@ def load(path, gpu):
     device = get_device(gpu)
     arrays = read_npz(path)
     if 'packed_version' not in arrays:
-        return FloatMLP(path, arrays, device), net.describe(arrays)
+        return Unpacked(path, arrays, device), net.describe(arrays)
     if gpu >= 0:
         raise ValueError(f'--gpu {gpu}: {path} is a packed model, which runs on the CPU')
     try:

@@ -1,6 +1,7 @@
 """The multilayer perceptron: linear -> batch normalization -> activation."""
 import chainer_compat  # noqa: F401  (before Chainer)
 import chainer
+import chainer.functions as F
 import chainer.links as L
 
 from bst import bst
@@ -22,7 +23,14 @@ class MLP(chainer.Chain):
         n_units (int): Number of units of each hidden layer.
         n_out (int): Number of outputs (classes).
         n_layers (int): Number of hidden layers.
+
+    Attributes:
+        dropout_input (float): Share of the inputs that dropout leaves out in training; 0 at first.
+        dropout_hidden (float): Share of the hidden activations, likewise.
     """
+    dropout_input = 0.0
+    dropout_hidden = 0.0
+    signed_pixels = 0
 
     def __init__(self, n_in, n_units, n_out, n_layers=2):
         super().__init__()
@@ -33,19 +41,29 @@ class MLP(chainer.Chain):
                 setattr(self, f'l{i}', self.linear(sizes[i - 1], sizes[i]))
                 setattr(self, f'bn{i}', L.BatchNormalization(sizes[i]))
 
+    def use_signed_pixels(self):
+        """Has the net compute with pixels in [-1, 1]: it takes them in [0, 1] as ever, and a saved model says so."""
+        self.add_persistent('signed_pixels', 1)
+
     def forward(self, x):
         """Computes the logits.
 
         Args:
-            x (:class:`~chainer.Variable` or array): Float array of shape (N, n_in).
+            x (:class:`~chainer.Variable` or array): Float array of shape (N, n_in), pixels in [0, 1].
 
         Returns:
             ~chainer.Variable: Float array of shape (N, n_out).
         """
+        if self.signed_pixels:
+            x = 2 * x - 1
+        if self.dropout_input:
+            x = F.dropout(x, self.dropout_input)
         for i in range(1, self.n_layers + 2):
             x = self[f'bn{i}'](self[f'l{i}'](x))
             if i <= self.n_layers:
                 x = self.activation(x)
+                if self.dropout_hidden:
+                    x = F.dropout(x, self.dropout_hidden)
         return x
 
 
@@ -90,11 +108,31 @@ class QuantizedMLP(MLP):
         return qst(x, self.activation_bits)
 
 
+class FloatMLP(MLP):
+    """MLP with full-precision weights, and the hard tanh clip(x, -1, 1) as activation: the yardstick of the others.
+
+    See :class:`MLP` for the arguments. What the others do with a straight-through estimator backward is here
+    the derivative itself.
+    """
+
+    def __init__(self, n_in, n_units, n_out, n_layers=2):
+        super().__init__(n_in, n_units, n_out, n_layers)
+        self.add_persistent('activation_bits', 32)
+
+    def linear(self, n_in, n_out):
+        link = L.Linear(n_in, n_out)
+        link.add_persistent('bits', 32)
+        return link
+
+    def activation(self, x):
+        return F.clip(x, -1.0, 1.0)
+
+
 def describe(arrays):
     """Says in words which net a saved model holds.
 
     Args:
-        arrays (dict): The arrays of a saved :class:`BinaryMLP` or :class:`QuantizedMLP`, by name.
+        arrays (dict): The arrays of a saved :class:`MLP`, by name.
 
     Returns:
         str: For example ``a binary net 784-1000-1000-10``.
@@ -108,8 +146,12 @@ def describe(arrays):
         bits = int(arrays['l1/bits']), int(arrays['activation_bits'])
     except (KeyError, IndexError, TypeError, ValueError) as e:
         raise ValueError('not a saved net of this program') from e
+    if arrays.get('signed_pixels', 0):
+        sizes += ' of signed pixels'
     if bits == (1, 1):
         return f'a binary net {sizes}'
+    if bits == (32, 32):
+        return f'a float net {sizes}'
     return f'a quantized net {sizes}, W {bits[0]} bits, activations {bits[1]} bits'
 
 
@@ -136,8 +178,11 @@ def load(path, arrays):
     weight_bits, activation_bits = int(arrays['l1/bits']), int(arrays['activation_bits'])
     try:
         net = (BinaryMLP(*arguments) if weight_bits == activation_bits == 1 else
+               FloatMLP(*arguments) if weight_bits == activation_bits == 32 else
                QuantizedMLP(*arguments, weight_bits, activation_bits))
     except ValueError as e:
         raise ValueError(f'{path}: {e}') from e
+    if 'signed_pixels' in arrays:
+        net.use_signed_pixels()
     restore(path, arrays, net)
     return net

@@ -62,8 +62,10 @@ def pack(net):
         dict: The arrays of a packed model, by name (see packed.py).
 
     Raises:
-        ValueError: If the net holds a value that is not finite, or is too large for sums of 32 bits.
+        ValueError: If it is a float net, holds a value that is not finite, or is too large for sums of 32 bits.
     """
+    if int(net.activation_bits) > 8:
+        raise ValueError('a float net has no bits to pack')
     for name, param in net.namedparams():
         if not numpy.isfinite(param.array).all():
             raise ValueError(f'{name[1:]} is not finite everywhere; such a net cannot be packed')
@@ -82,15 +84,18 @@ def pack(net):
             raise ValueError(f'l{i}: {W.shape[1]} inputs are too many for sums of 32 bits')
         if i <= net.n_layers:
             sign = numpy.where(bn.gamma.array < 0, -1, 1)
+            signed = i == 1 and net.signed_pixels  # a pixel P stands for 2 P / 255 - 1
 
             def level(S):
-                z = (sign * S / (n_w * unit)).astype(numpy.float32) + layer.b.array
+                S = sign * S
+                S = 2 * S - 255 * W.sum(axis=1) if signed else S
+                z = (S / (n_w * unit)).astype(numpy.float32) + layer.b.array
                 with chainer.using_config('train', False), chainer.no_backprop_mode():
                     y = net.activation(bn(z)).array
                 return numpy.rint((y * n + n) / 2)
 
             arrays[f'l{i}/T'] = find_thresholds(level, -high, high, n)
-            W *= sign[:, None]
+            W = W * sign[:, None]
         else:
             arrays.update({f'l{i}/b': layer.b.array, f'l{i}/mean': bn.avg_mean,
                            f'l{i}/inv_std': numpy.sqrt(numpy.reciprocal(bn.avg_var + bn.eps)),

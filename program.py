@@ -1,5 +1,6 @@
 """What the programs share: their arguments, the device, and how they end when something is wrong."""
 import argparse
+import math
 import os
 import sys
 
@@ -25,6 +26,19 @@ def number(low, high):
             value = low - 1
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f'must be a whole number from {low} to {high}, not {text!r}')
+        return value
+    return convert
+
+
+def real(low, high):
+    """Argument type: a number from low to high."""
+    def convert(text):
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f'must be a number from {low} to {high}, not {text!r}')
         return value
     return convert
 

@@ -3,6 +3,7 @@
 
     ./train_mnist.py                       # binary, on the CPU
     ./train_mnist.py --net quantized       # weights and activations of 4 bits
+    ./train_mnist.py --recipe paper        # as in the paper: 3 x 4096 units, 1000 epochs
     ./train_mnist.py --gpu 0               # on the first CUDA device
 
 The results of these commands, with the seeds and the logs behind them, are in README.md.
@@ -19,20 +20,20 @@ from chainer import training
 from chainer.training import extensions
 import numpy
 
+import recipe
 from adam import Adam
 from data import Minibatches, read_mnist
-from net import BinaryMLP, QuantizedMLP, describe
-from program import MNIST, Parser, get_device, number, stop
+from net import BinaryMLP, FloatMLP, QuantizedMLP, describe
+from program import MNIST, Parser, get_device, number, real, stop
 from report import COLUMNS, Evaluator, FailOnNonFinite, Graph, Report
 from snapshot import Snapshot, resume, resume_newest, snapshots
 from storage import lock, read_npz, restore, save_npz
-from weight_clip import WeightClip
 
 
 def parse_arguments(argv):
-    parser = Parser(description='Trains a binary or a quantized multilayer perceptron on MNIST.',
+    parser = Parser(description='Trains a binary, quantized or float multilayer perceptron on MNIST.',
                     formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
-    parser.add_argument('--net', choices=('binary', 'quantized'), default='binary', help='kind of net')
+    parser.add_argument('--net', choices=('binary', 'quantized', 'float'), default='binary', help='kind of net')
     parser.add_argument('--weight-bits', type=number(1, 8), metavar='K', default=argparse.SUPPRESS,
                         help='bits of the weights of a quantized net (default: 4)')
     parser.add_argument('--activation-bits', type=number(1, 8), metavar='K', default=argparse.SUPPRESS,
@@ -56,15 +57,22 @@ def parse_arguments(argv):
                         help='saved model whose parameters to start from')
     parser.add_argument('--resume', '-r', metavar='FILE', nargs='?', const='auto',
                         help='snapshot to go on from; without FILE (or with "auto"), the newest in --out')
+    parser.add_argument('--recipe', choices=('paper',), default=argparse.SUPPRESS,
+                        help='set the options as in the paper; those given as well stay as given')
+    recipe.add_arguments(parser, real, number)
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
     args = parser.parse_args(argv)
+    if 'recipe' in args:
+        parser.set_defaults(**recipe.PAPER)
+        args = parser.parse_args(argv)
 
     bits = [name for name in ('weight_bits', 'activation_bits') if name in args]
-    if args.net == 'binary' and bits:
-        parser.error(f'argument --{bits[0].replace("_", "-")}: is for --net quantized; '
-                     f'a binary net has one bit')
+    fixed = {'binary': 1, 'float': 32}.get(args.net)
+    if fixed and bits:
+        parser.error(f'argument --{bits[0].replace("_", "-")}: is for --net quantized; a {args.net} net has '
+                     f'{"one bit" if fixed == 1 else "32 bits"}')
     for name in 'weight_bits', 'activation_bits':
-        vars(args).setdefault(name, 1 if args.net == 'binary' else 4)
+        vars(args).setdefault(name, fixed or 4)
     if args.initmodel and args.resume not in (None, 'auto'):
         parser.error('argument --initmodel: a resumed training has its parameters from the snapshot; '
                      'give --initmodel or --resume')
@@ -74,6 +82,8 @@ def parse_arguments(argv):
 def build_net(args, n_in, n_out):
     if args.net == 'binary':
         return BinaryMLP(n_in, args.unit, n_out, args.layer)
+    if args.net == 'float':
+        return FloatMLP(n_in, args.unit, n_out, args.layer)
     return QuantizedMLP(n_in, args.unit, n_out, args.layer, args.weight_bits, args.activation_bits)
 
 
@@ -121,32 +131,42 @@ def prepare(args):
     """Everything that can be refused, before anything is written: the trainer, ready to run."""
     device = get_device(args.gpu)
     train_images, train_labels, test_images, test_labels = read_mnist(args.data)
-    if args.batchsize > len(train_labels):
-        raise ValueError(f'--batchsize {args.batchsize}: there are {len(train_labels)} training images')
+    n_train = len(train_labels) - args.hold_out
+    if n_train < 1:
+        raise ValueError(f'--hold-out {args.hold_out}: there are {len(train_labels)} training images')
+    if args.batchsize > n_train:
+        raise ValueError(f'--batchsize {args.batchsize}: there are {n_train} training images')
     n_in, n_out = train_images[0].size, int(train_labels.max()) + 1
     check_memory(args, n_in, n_out)
     run = {f'--{name.replace("_", "-")}': vars(args)[name] for name in (
         'net', 'weight_bits', 'activation_bits', 'batchsize', 'unit', 'layer', 'seed')}
+    run.update((f'--{name}', value) for name, value in recipe.used(args).items())
+    if args.final_alpha is not None:
+        run['--epoch'] = args.epoch  # the decay depends on it
     run['--data with check sum'] = zlib.crc32(train_labels, zlib.crc32(train_images))
 
     numpy.random.seed(args.seed)
     net = build_net(args, n_in, n_out)
+    recipe.prepare_net(args, net)
     if args.initmodel:
         load_model(args.initmodel, net)
-    model = L.Classifier(net)
+    model = L.Classifier(net, *[recipe.squared_hinge] if args.loss == 'hinge' else [])
     device.use()
     model.to_device(device)
-    optimizer = Adam(alpha=0.001)
+    optimizer = Adam(alpha=args.alpha)
     optimizer.setup(model)
-    optimizer.add_hook(WeightClip())
+    recipe.prepare_optimizer(args, optimizer)
 
-    train_iter = Minibatches(device.send(train_images), device.send(train_labels), args.batchsize, args.seed)
+    train_images, train_labels = device.send(train_images), device.send(train_labels)
+    train_iter = Minibatches(train_images[:n_train], train_labels[:n_train], args.batchsize, args.seed)
     test_iter = Minibatches(device.send(test_images), device.send(test_labels), 1000)
+    validation_iter = Minibatches(train_images[n_train:], train_labels[n_train:], 1000) if args.hold_out else test_iter
     updater = training.updaters.StandardUpdater(
         train_iter, optimizer, converter=lambda batch, device: batch, device=device)
     trainer = training.Trainer(updater, (args.epoch, 'epoch'), out=args.out)
     trainer.extend(FailOnNonFinite())
-    trainer.extend(Evaluator(test_iter, model))
+    trainer.extend(Evaluator(validation_iter, model))
+    recipe.extend(args, trainer, test_iter)
     trainer.extend(Graph())
     trainer.extend(extensions.LogReport(log_name=None))  # Report writes the file
     trainer.extend(Report(net))
@@ -169,6 +189,7 @@ def train(trainer):
     trainer.run(show_loop_exception_msg=False)
     trainer.get_extension('Report').draw(trainer)
     optimizer = trainer.updater.get_optimizer('main')
+    recipe.finish(trainer)
     print('save the model')
     save_npz(os.path.join(trainer.out, 'mlp.model'), optimizer.target.predictor)
     print('save the optimizer')
@@ -179,11 +200,13 @@ def main(argv=None):
     args = parse_arguments(argv)
     try:
         print(f'GPU: {args.gpu}')
-        print('# net: binary' if args.net == 'binary' else
+        print(f'# net: {args.net}' if args.net != 'quantized' else
               f'# net: quantized, W {args.weight_bits} bits, activations {args.activation_bits} bits')
         print(f'# unit: {args.unit}')
         print(f'# Minibatch-size: {args.batchsize}')
         print(f'# epoch: {args.epoch}')
+        for name, value in recipe.used(args).items():
+            print(f'# {name}: {value}')
         print()
         print(f'load {"MNIST dataset" if args.data == MNIST else args.data}', flush=True)
         trainer = prepare(args)

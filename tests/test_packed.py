@@ -14,7 +14,7 @@ import pytest
 from adam import Adam
 from conftest import ROOT
 from data import Minibatches, to_input
-from net import BinaryMLP, QuantizedMLP
+from net import BinaryMLP, FloatMLP, QuantizedMLP
 from pack import find_thresholds, pack
 from packed import PackedMLP, describe, pack_bits, unpack_bits
 from storage import read_npz, save_arrays, save_npz
@@ -37,16 +37,19 @@ NETS = {  # seed, units, hidden layers, bits of weights and activations; two of 
     '3 bits': (6, 100, 2, 3, 3),
     '4 bits': (7, 1000, 2, 4, 4),
     '4 bits, seed 8, 63 units': (8, 63, 1, 4, 4),
-    '8 bits': (9, 50, 2, 8, 8)}
+    '8 bits': (9, 50, 2, 8, 8),
+    'signed pixels': (10, 90, 2, 1, 1)}
 
 
-def trained(images, labels, seed, n_units, n_layers, weight_bits, activation_bits, steps=100):
+def trained(images, labels, seed, n_units, n_layers, weight_bits, activation_bits, steps=100, signed=False):
     numpy.random.seed(seed)
     n_in = images[0].size
     if weight_bits == activation_bits == 1:
         net = BinaryMLP(n_in, n_units, 10, n_layers)
     else:
         net = QuantizedMLP(n_in, n_units, 10, n_layers, weight_bits, activation_bits)
+    if signed:
+        net.use_signed_pixels()
     model = L.Classifier(net)
     optimizer = Adam(0.003).setup(model)
     optimizer.add_hook(WeightClip())
@@ -69,7 +72,7 @@ def example(request, mnist):
     images, labels, test_images, _ = mnist
     if '131' in request.param:  # a number of pixels that is no multiple of 4
         images, test_images = images[:, 1:, 1:], test_images[:, 1:, 1:]
-    net = trained(images, labels, *NETS[request.param])
+    net = trained(images, labels, *NETS[request.param], signed='signed' in request.param)
     return net, pack(net), test_images
 
 
@@ -159,6 +162,8 @@ def test_what_cannot_be_packed():
         pack(net)
     with pytest.raises(ValueError, match='sums of 32 bits'):
         pack(QuantizedMLP(40000, 1, 2, 1, 8, 8))
+    with pytest.raises(ValueError, match='a float net has no bits to pack'):
+        pack(FloatMLP(7, 8, 3))
 
 
 def damaged(arrays):
