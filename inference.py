@@ -55,7 +55,7 @@ def load(path, gpu):
         words = packed.describe(arrays)
         try:
             from xnor import XnorMLP
-        except ImportError as e:
+        except (ImportError, RuntimeError) as e:  # Numba raises the second if it finds no folder to cache in
             print(f'# computed by NumPy, many times slower than by Numba, which cannot be imported: {e}')
             return packed.PackedMLP(arrays), words
         return XnorMLP(arrays), words

@@ -133,7 +133,7 @@ class PackedMLP:
             weights.append(unpack_bits(arrays[f'l{i}/W'], n_in))
             n_in = len(weights[-1])
         self.n_out = n_in
-        self.affine = [arrays[f'l{self.n_layers}/{name}'] for name in AFFINE]
+        self.affine = [arrays[f'l{self.n_layers}/{name}'][:, None] for name in AFFINE]
         self.prepare(weights, [arrays[f'l{i}/T'] for i in range(1, self.n_layers)],
                      len(arrays['l1/W']), int(arrays['activation_bits']))
 
@@ -147,7 +147,7 @@ class PackedMLP:
         self.thresholds = thresholds
 
     def sums(self, images):
-        """The integer sums of the last layer, for uint8 images of shape (n, n_in)."""
+        """The integer sums of the last layer, of shape (n_out, n), for uint8 images of shape (n, n_in)."""
         x = images
         for W, T in zip(self.weights, self.thresholds):
             S = x.astype(W.dtype) @ W
@@ -156,7 +156,7 @@ class PackedMLP:
                 V += S >= t
             x = 2 * V - self.activation_levels
         W = self.weights[-1]
-        return x.astype(W.dtype) @ W
+        return (x.astype(W.dtype) @ W).T
 
     def logits(self, images):
         """Computes the unnormalized log probabilities.
@@ -169,13 +169,14 @@ class PackedMLP:
         """
         images = images.reshape(len(images), self.n_in)
         if len(images) <= CHUNK:
-            return self._logits(images)
+            return self._affine(self.sums(images)).T
+        chunks = [images[i:i + CHUNK] for i in range(0, len(images), CHUNK)]
         return numpy.concatenate(list(_threads().map(
-            lambda i: self._logits(images[i:i + CHUNK]), range(0, len(images), CHUNK))))
+            lambda chunk: self._affine(self.sums(chunk)), chunks)), axis=1).T
 
-    def _logits(self, images):
+    def _affine(self, S):
         b, mean, inv_std, gamma, beta = self.affine
-        y = self.sums(images).astype(numpy.float32)
+        y = S.astype(numpy.float32)
         y /= numpy.float32(self.weight_levels * self.activation_levels)
         y += b
         y -= mean

@@ -21,32 +21,32 @@ PAPER = {'layer': 3, 'unit': 4096, 'epoch': 1000, 'dropout_input': 0.2, 'dropout
          'alpha': 3e-3, 'final_alpha': 3e-7, 'glorot': True, 'init': 'uniform', 'signed_pixels': True,
          'clip': 'weights', 'hold_out': 10000}
 
+DEFAULTS = {'dropout_input': 0.0, 'dropout_hidden': 0.0, 'loss': 'softmax', 'alpha': 0.001, 'final_alpha': None,
+            'glorot': False, 'init': 'normal', 'signed_pixels': False, 'clip': 'all', 'hold_out': 0}
+
 
 def add_arguments(parser, real, number):
     """Adds the options; ``real`` and ``number`` make argument types of a range."""
-    parser.add_argument('--dropout-input', type=real(0, 0.99), metavar='R', default=0.0,
+    parser.add_argument('--dropout-input', type=real(0, 0.99), metavar='R',
                         help='share of the pixels that a training step leaves out')
-    parser.add_argument('--dropout-hidden', type=real(0, 0.99), metavar='R', default=0.0,
+    parser.add_argument('--dropout-hidden', type=real(0, 0.99), metavar='R',
                         help='share of the hidden activations that a training step leaves out')
-    parser.add_argument('--loss', choices=('softmax', 'hinge'), default='softmax',
+    parser.add_argument('--loss', choices=('softmax', 'hinge'),
                         help='softmax cross entropy or squared hinge loss')
-    parser.add_argument('--alpha', type=real(1e-12, 10), metavar='A', default=0.001, help='learning rate of Adam')
+    parser.add_argument('--alpha', type=real(1e-12, 10), metavar='A', help='learning rate of Adam')
     parser.add_argument('--final-alpha', type=real(1e-12, 10), metavar='A',
-                        help='learning rate of the last epoch; it decays exponentially to it (default: no decay)')
+                        help='learning rate of the last epoch; it decays exponentially to it')
     parser.add_argument('--glorot', action='store_true',
                         help='scale the updates of W by 1 / sqrt(1.5 / (inputs + outputs))')
-    parser.add_argument('--init', choices=('normal', 'uniform'), default='normal',
+    parser.add_argument('--init', choices=('normal', 'uniform'),
                         help='initial W: normal with deviation sqrt(1 / inputs), or uniform in [-1, 1]')
     parser.add_argument('--signed-pixels', action='store_true', help='pixels in [-1, 1] in place of [0, 1]')
-    parser.add_argument('--clip', choices=('all', 'weights'), default='all',
+    parser.add_argument('--clip', choices=('all', 'weights'),
                         help='what is clipped to [-1, 1]: all parameters, or W alone')
-    parser.add_argument('--hold-out', type=number(0, 10 ** 9), metavar='N', default=0,
+    parser.add_argument('--hold-out', type=number(0, 10 ** 9), metavar='N',
                         help='hold out the last N training images to choose the epoch by; the test images are '
                              'used once, at the end')
-
-
-DEFAULTS = {'dropout_input': 0.0, 'dropout_hidden': 0.0, 'loss': 'softmax', 'alpha': 0.001, 'final_alpha': None,
-            'glorot': False, 'init': 'normal', 'signed_pixels': False, 'clip': 'all', 'hold_out': 0}
+    parser.set_defaults(**DEFAULTS)
 
 
 def used(args):

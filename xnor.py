@@ -272,13 +272,13 @@ def hidden_layer(X, W, T, greatest, Y):
 
 @numba.njit(nogil=True, cache=True)
 def last_layer(X, W, greatest, S):
-    """Planes of activations in, sums out: S is an int32 array of shape (N, units), which is written."""
+    """Planes of activations in, sums out: S is an int32 array of shape (units, N), which is written."""
     sums = _block_sums(numpy.int64, 8)
     for b in range(len(W)):
         for n in range(len(X)):
             _xnor(X, n, W, b, sums)
-            for u in range(min(UNITS, S.shape[1] - b * UNITS)):
-                S[n, b * UNITS + u] = 2 * sums[u] + greatest
+            for u in range(min(UNITS, len(S) - b * UNITS)):
+                S[b * UNITS + u, n] = 2 * sums[u] + greatest
 
 
 def _aligned(array):
@@ -327,7 +327,7 @@ class XnorMLP(PackedMLP):
             y = numpy.empty((len(x), self.planes, len(W)), numpy.uint64)
             hidden_layer(x, W, T, greatest, y)
             x = y
-        S = numpy.empty((len(x), self.n_out), numpy.int32)
+        S = numpy.empty((self.n_out, len(x)), numpy.int32)
         W, greatest = self.weights[-1]
         last_layer(x, W, greatest, S)
         return S
