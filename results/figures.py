@@ -102,9 +102,80 @@ def print_table(net):
     print(f'largest difference of the mean training loss from the original: {apart.max():.4f}')
 
 
+WIDE = ('--layer 3 --unit 1024 --loss hinge --glorot --init uniform --signed-pixels --clip weights --alpha 0.003 '
+        '--final-alpha 1e-5 --dropout-input 0.2 --dropout-hidden 0.2 --epoch 120')
+SMALL = ('--layer 3 --unit 256 --loss hinge --glorot --init uniform --signed-pixels --clip weights --alpha 0.003 '
+         '--final-alpha 1e-5')
+RUNS = {  # name of the logs in recipe/ -> what the training was given beyond --seed
+    'float': '--net float',
+    '2-bit': '--net quantized --weight-bits 2 --activation-bits 2',
+    'decay': '--alpha 0.003 --final-alpha 1e-5',
+    'decay-clip': '--alpha 0.003 --final-alpha 1e-5 --clip weights',
+    'decay-dropout': '--alpha 0.003 --final-alpha 1e-5 --dropout-input 0.1',
+    'all': SMALL.replace('--layer 3 --unit 256 ', ''),
+    '4-bit-decay-clip': '--net quantized --alpha 0.003 --final-alpha 1e-5 --clip weights',
+    '256': SMALL + ' --epoch 60',
+    '1024': WIDE}
+ABLATION = {
+    'none': 'none of them', 'all': 'all but dropout', 'noloss': 'softmax in place of hinge', 'noglorot': 'no Glorot scale',
+    'noinit': 'normal initial W', 'nosigned': 'pixels in [0, 1]', 'noclip': 'all parameters clipped',
+    'nodecay': 'no decay (0.001)', 'dropin': 'with dropout 0.2 of the pixels', 'drophid': 'with dropout 0.2 of the hidden'}
+
+
+def test_accuracies(name):
+    """Array of shape (seeds, epochs), and the seconds of each run."""
+    rows = []
+    for path in sorted(glob.glob(f'{HERE}/recipe/{name}-seed*.json')):
+        with open(path) as f:
+            rows.append(json.load(f))
+    return (numpy.array([[row['validation/main/accuracy'] for row in run] for run in rows]),
+            [run[-1]['elapsed_time'] for run in rows])
+
+
+def in_percent(accuracies):
+    last = 100 * accuracies[:, -1]
+    return f'{last.mean():.2f}' + (f' ± {last.std(ddof=1):.2f}' if len(last) > 1 else '')
+
+
+def print_recipe():
+    print('\n| command | epochs | seeds | test accuracy after the last epoch, % | time, min |\n|---|---|---|---|---|')
+    for name, command in RUNS.items():
+        accuracies, seconds = test_accuracies(name)
+        if len(accuracies):
+            print(f'| `{command}` | {accuracies.shape[1]} | {len(accuracies)} | {in_percent(accuracies)} | '
+                  f'{numpy.mean(seconds) / 60:.0f} |')
+    print('\n| 3 x 256 binary, 10 epochs | test accuracy, % | seeds |\n|---|---|---|')
+    for name, words in ABLATION.items():
+        accuracies, _ = test_accuracies(f'ablation-{name}')
+        if len(accuracies):
+            print(f'| {words} | {in_percent(accuracies)} | {len(accuracies)} |')
+
+
+def draw_recipe():
+    figure = Figure(figsize=(9, 4), layout='tight')
+    axes = figure.subplots()
+    for name, label in (('1024', '3 x 1024, the recipe'), ('256', '3 x 256, the recipe without dropout'),
+                        ('decay', '2 x 1000, decay'), ('all', '2 x 1000, the recipe without dropout')):
+        accuracies, _ = test_accuracies(name)
+        if len(accuracies):
+            errors = 100 * (1 - accuracies.mean(axis=0))
+            axes.plot(numpy.arange(1, len(errors) + 1), errors, label=label)
+    errors = 100 * (1 - ours('binary')[:, :, 3].mean(axis=0))
+    axes.plot(numpy.arange(1, len(errors) + 1), errors, label='2 x 1000, the defaults (five seeds)')
+    axes.set(xlabel='epoch', ylabel='test error, %', yscale='log', xscale='log')
+    axes.set_yticks([1, 1.5, 2, 3, 4, 6], ['1', '1.5', '2', '3', '4', '6'], minor=False)
+    axes.minorticks_off()
+    axes.set_xticks([1, 2, 5, 10, 20, 50, 100], ['1', '2', '5', '10', '20', '50', '100'])
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(f'{HERE}/recipe.png', dpi=120)
+
+
 if __name__ == '__main__':
     draw_quantizer()
     draw_digits()
     for kind in 'binary', 'quantized':
         draw_training(kind)
         print_table(kind)
+    draw_recipe()
+    print_recipe()
