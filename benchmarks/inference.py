@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-from train import HERE, ROOT, Contender, cpu, version
+from train import HERE, ROOT, Contender, cpu, finish
 
 SIZES = [1, 10, 100, 250, 1000, 10000]
 
@@ -85,14 +85,8 @@ def main():
         print(f'| {name} | {1 / statistics.median(times):,.0f} | {1 / max(times):,.0f} - {1 / min(times):,.0f} | '
               f'{best[name]} | {ratio:.1f} | {statistics.median(c.times[1]) * 1e6:.0f} | {sizes[name]:,} | '
               f'{c.last["peak MB"]:.0f} | {differ} |')
-    versions = {f'{package} {version(interpreter, package)}' for package, interpreter in (
-        ('chainer', f'{ROOT}/.venv/bin/python'), ('numba', f'{ROOT}/.venv/bin/python'),
-        ('numpy', f'{ROOT}/.venv/bin/python'), ('torch', f'{HERE}/.venv-torch/bin/python'),
-        ('onnxruntime', f'{HERE}/.venv-torch/bin/python')) if os.path.exists(interpreter)}
-    print('\n' + ', '.join(sorted(versions)))
-    for contender in running.values():
-        contender.process.stdin.close()
-        contender.process.wait()
+    finish(running, ('chainer', f'{ROOT}/.venv'), ('numba', f'{ROOT}/.venv'), ('numpy', f'{ROOT}/.venv'),
+           ('torch', f'{HERE}/.venv-torch'), ('onnxruntime', f'{HERE}/.venv-torch'))
 
 
 if __name__ == '__main__':

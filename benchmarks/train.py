@@ -77,6 +77,16 @@ def version(interpreter, package):
     return done.stdout.strip() or 'none'
 
 
+def finish(running, *packages):
+    """Ends the contenders, and prints the version of each package, given with the environment that it is in."""
+    versions = {f'{package} {version(f"{environment}/bin/python", package)}' for package, environment in packages
+                if os.path.exists(environment)}
+    print('\n' + ', '.join(sorted(versions)))
+    for contender in running.values():
+        contender.process.stdin.close()
+        contender.process.wait()
+
+
 def cpu():
     with open('/proc/cpuinfo') as f:
         return next(line.split(':')[1].strip() for line in f if line.startswith('model name'))
@@ -132,15 +142,9 @@ def main():
             print(f'| {name} | {epoch * statistics.median(c.times):.2f} | {epoch * min(c.times):.2f} - '
                   f'{epoch * max(c.times):.2f} | {ratio:.2f} | {share:.2f} | {learned} | '
                   f'{c.last["peak MB"]:.0f} | {first[name]["seconds"]:.1f} |')
-    versions = {f'{package} {version(interpreter, package)}' for package, interpreter in (
-        ('chainer', f'{ROOT}/.venv/bin/python'), ('numpy', f'{ROOT}/.venv/bin/python'),
-        ('torch', f'{HERE}/.venv-torch/bin/python'), ('larq', f'{HERE}/.venv-larq/bin/python'),
-        ('tensorflow', f'{HERE}/.venv-larq/bin/python'), ('brevitas', f'{HERE}/.venv-brevitas/bin/python'))
-        if os.path.exists(interpreter)}
-    print('\n' + ', '.join(sorted(versions)))
-    for contender in running.values():
-        contender.process.stdin.close()
-        contender.process.wait()
+    finish(running, ('chainer', f'{ROOT}/.venv'), ('numpy', f'{ROOT}/.venv'), ('torch', f'{HERE}/.venv-torch'),
+           ('larq', f'{HERE}/.venv-larq'), ('tensorflow', f'{HERE}/.venv-larq'),
+           ('brevitas', f'{HERE}/.venv-brevitas'))
 
 
 if __name__ == '__main__':
