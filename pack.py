@@ -51,9 +51,9 @@ def pack(net):
     never rises if it is negative, in float32 arithmetic too; a unit with a negative gamma has its weights
     negated, so that all rise. The thresholds are found by bisection with the float net's own batch
     normalization and quantizer, so that a unit is at the same level for every sum that the float net computes
-    exactly: those of all layers of a binary net but the first. In the first, where pixels are divided by 255, and in
-    nets of more bits, the float net rounds as it sums; there the packed net has the exact sum, and the two can differ in a
-    unit whose sum lies on a threshold to the float's last bits.
+    exactly: those of all layers of a binary net but the first. In the first, where pixels are divided by 255, and
+    in nets of more bits, the float net rounds as it sums; there the packed net has the exact sum, and the two can
+    differ in a unit whose sum lies on a threshold to the float's last bits.
 
     Args:
         net (MLP): The net, on the CPU.
@@ -73,14 +73,14 @@ def pack(net):
     n = 2 ** activation_bits - 1
     arrays = {'packed_version': numpy.int32(VERSION), 'n_in': numpy.int32(net.l1.W.shape[1]),
               'activation_bits': numpy.int32(activation_bits)}
-    unit = greatest = 255  # the input that stands for 1.0, and the greatest
+    unit = 255  # the input that stands for 1.0, which is the greatest
     for i in range(1, net.n_layers + 2):
         layer, bn = net[f'l{i}'], net[f'bn{i}']
         bits = int(layer.bits)
         n_w = 2 ** bits - 1
         W = numpy.rint(quantize(layer.W.array, bits) * n_w).astype(numpy.int64)  # odd, from -n_w to n_w
-        high = abs(W).sum(axis=1) * greatest
-        if W.shape[1] * n_w * greatest >= 2 ** 31:
+        high = abs(W).sum(axis=1) * unit
+        if W.shape[1] * n_w * unit >= 2 ** 31:
             raise ValueError(f'l{i}: {W.shape[1]} inputs are too many for sums of 32 bits')
         if i <= net.n_layers:
             sign = numpy.where(bn.gamma.array < 0, -1, 1)
@@ -101,7 +101,7 @@ def pack(net):
                            f'l{i}/inv_std': numpy.sqrt(numpy.reciprocal(bn.avg_var + bn.eps)),
                            f'l{i}/gamma': bn.gamma.array, f'l{i}/beta': bn.beta.array})
         arrays[f'l{i}/W'] = pack_bits((W + n_w) // 2, bits)
-        unit = greatest = n
+        unit = n
     return {name: numpy.asarray(array) for name, array in arrays.items()}
 
 

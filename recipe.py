@@ -1,6 +1,6 @@
 """What the paper's recipe for MNIST has beyond the defaults: each an option of its own, and all of them at once.
 
-Source: Courbariaux et al., BinaryNet, arXiv:1602.02830, section 2.2, and its code for MNIST.
+Source: Courbariaux et al., BinaryNet, arXiv:1602.02830, and its code for MNIST.
 """
 import math
 import os

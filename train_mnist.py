@@ -27,7 +27,7 @@ from net import BinaryMLP, FloatMLP, QuantizedMLP, describe
 from program import MNIST, Parser, get_device, number, real, stop
 from report import COLUMNS, Evaluator, FailOnNonFinite, Graph, Report
 from snapshot import Snapshot, resume, resume_newest, snapshots
-from storage import lock, read_npz, restore, save_npz
+from storage import BadFile, lock, read_npz, restore, save_npz
 
 
 def parse_arguments(argv):
@@ -218,7 +218,7 @@ def main(argv=None):
     try:
         with numpy.errstate(all='ignore'):  # a loss that is not finite is reported once, as an error
             train(trainer)
-    except (OSError, MemoryError, FloatingPointError) as e:
+    except (OSError, BadFile, MemoryError, FloatingPointError) as e:
         stop(1, e)
     except KeyboardInterrupt:
         newest = snapshots(args.out)[:1]

@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 import numpy
 
-from packed import PackedMLP
+from packed import PackedMLP, pack_bits
 
 UNITS = 64  # of a block: one word of the next layer's input
 
@@ -282,7 +282,7 @@ def last_layer(X, W, greatest, S):
 
 
 def _aligned(array):
-    """A copy that begins at a cache line: a vector that straddles two takes twice as long to load."""
+    """A copy that begins at a cache line: a vector that straddles two is loaded in two steps."""
     memory = numpy.empty(array.nbytes + 64, numpy.uint8)
     start = -memory.ctypes.data % 64
     copy = memory[start:start + array.nbytes].view(array.dtype).reshape(array.shape)
@@ -307,9 +307,7 @@ class XnorMLP(PackedMLP):
         self.first = _aligned(blocks.transpose(0, 2, 1, 3))
         self.weights = []
         for V in weights[1:]:
-            planes = V >> numpy.arange(weight_bits)[:, None, None] & 1
-            words = numpy.packbits(_pad(_pad(planes.astype(numpy.uint8), 1, UNITS), 2, 64), axis=2,
-                                   bitorder='little').view(numpy.uint64)
+            words = pack_bits(_pad(_pad(V, 0, UNITS), 1, 64), weight_bits).view(numpy.uint64)
             blocks = words.reshape(weight_bits, -1, UNITS, words.shape[2])
             self.weights.append((_aligned(blocks.transpose(1, 0, 3, 2)),
                                  V.shape[1] * self.weight_levels * self.activation_levels))
