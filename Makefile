@@ -2,7 +2,6 @@
 # make test               runs the tests, in minutes; make test-slow: every fault and file of strangers too
 # make setup              makes .venv and installs what training needs
 #      CUPY=cupy-cuda13x  and CuPy, for a GPU
-# make numba              and Numba, which makes a packed net fast
 # make benchmark          times training beside PyTorch, Larq and Brevitas (gigabytes of packages)
 # make clean              removes .venv and caches, but no results
 #
@@ -54,9 +53,7 @@ endif
 	$(PIP) $*
 	@touch $@
 
-numba: .venv/numba-installed
-
 clean:
 	rm -rf .venv benchmarks/.venv-* benchmarks/.out-* .pytest_cache .hypothesis __pycache__ tests/__pycache__
 
-.PHONY: train test test-slow benchmark setup numba clean FORCE
+.PHONY: train test test-slow benchmark setup clean FORCE

@@ -6,6 +6,8 @@ from chainer.backends import cuda
 from chainer.utils import type_check
 import numpy
 
+from compiled import binarize_loop, fits
+
 
 def binarize(a):
     """Sign of each element, with 0 and -0.0 counted as positive.
@@ -24,8 +26,12 @@ def binarize(a):
     """
     if isinstance(a, cuda.ndarray):
         return cuda.elementwise('T a', 'T y', 'y = a >= (T)0 ? (T)1 : (T)-1', 'binarize')(a)
+    y = numpy.empty_like(a)
+    if fits(a):
+        binarize_loop(a.reshape(-1), y.reshape(-1))
+        return y
     # Arithmetic on the truth value: numpy.where with two scalars takes several times as long.
-    y = numpy.greater_equal(a, 0, out=numpy.empty_like(a))
+    numpy.greater_equal(a, 0, out=y)
     y *= 2
     y -= 1
     return y

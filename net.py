@@ -4,6 +4,7 @@ import chainer
 import chainer.functions as F
 import chainer.links as L
 
+from batch_normalization import BatchNormalization
 from bst import bst
 from link_binary_linear import BinaryLinear
 from link_quantized_linear import QuantizedLinear
@@ -39,7 +40,7 @@ class MLP(chainer.Chain):
         with self.init_scope():
             for i in range(1, n_layers + 2):
                 setattr(self, f'l{i}', self.linear(sizes[i - 1], sizes[i]))
-                setattr(self, f'bn{i}', L.BatchNormalization(sizes[i]))
+                setattr(self, f'bn{i}', BatchNormalization(sizes[i]))
 
     def use_signed_pixels(self):
         """Has the net compute with pixels in [-1, 1]: it takes them in [0, 1] as ever, and a saved model says so."""

@@ -4,6 +4,7 @@ from chainer.backends import cuda
 import numpy
 
 from bst import BST, binarize
+from compiled import fits, quantize_loop
 
 
 def check_bits(bits):
@@ -52,6 +53,10 @@ def quantize(a, bits):
                 x = x > 1 ? 1 : x < -1 ? -1 : x;
                 y = (T)((2 * trunc(x * n / 2) + (a >= (T)0 ? 1 : -1)) / n)''',
             f'quantize_{real}')(a, n)
+    if fits(a):
+        y = numpy.empty_like(a)
+        quantize_loop(a.reshape(-1), a.dtype.type(n), y.reshape(-1))
+        return y
     # For the signed a, 2 floor(n |a| / 2) + 1 is 2 trunc(n a / 2) + binarize(a). It is cut to [-1, 1] first, so
     # that n a cannot overflow.
     y = numpy.asarray(numpy.clip(a, -1, 1, dtype=numpy.promote_types(a.dtype, numpy.float32)))

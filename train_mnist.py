@@ -20,6 +20,7 @@ from chainer import training
 from chainer.training import extensions
 import numpy
 
+import compiled
 import recipe
 from adam import Adam
 from data import Minibatches, read_mnist
@@ -207,6 +208,8 @@ def main(argv=None):
         print(f'# epoch: {args.epoch}')
         for name, value in recipe.used(args).items():
             print(f'# {name}: {value}')
+        if args.gpu < 0 and compiled.missing:
+            print(f'# computed by NumPy, slower than by Numba, which cannot be imported: {compiled.missing}')
         print()
         print(f'load {"MNIST dataset" if args.data == MNIST else args.data}', flush=True)
         trainer = prepare(args)

@@ -10,7 +10,6 @@ each, after a warm-up; the configurations take turns, five rounds over all of th
 import os
 import statistics
 import sys
-import time
 
 from matplotlib.figure import Figure
 
@@ -37,7 +36,6 @@ def main():
     for _ in range(5):
         for (_, _, batch, _), contender in running.items():
             steps = max(10, 1000 // batch)
-            time.sleep(0.2)  # BLAS's threads of the one before spin a while before they sleep
             contender.times.append(contender.do(steps)['seconds'] / steps / batch * 1e6)
     for contender in running.values():
         contender.process.stdin.close()

@@ -16,6 +16,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -64,6 +65,7 @@ class Contender:
         return self.process.stdout.readline().strip()
 
     def do(self, number):
+        time.sleep(0.3)  # till the threads of the one before, which wait for more work awake, are asleep
         print(number, file=self.process.stdin, flush=True)
         answer = self.answer()
         if not answer:
