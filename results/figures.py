@@ -102,24 +102,44 @@ def print_table(net):
     print(f'largest difference of the mean training loss from the original: {apart.max():.4f}')
 
 
-WIDE = ('--layer 3 --unit 1024 --loss hinge --glorot --init uniform --signed-pixels --clip weights --alpha 0.003 '
-        '--final-alpha 1e-5 --dropout-input 0.2 --dropout-hidden 0.2 --epoch 120')
-SMALL = ('--layer 3 --unit 256 --loss hinge --glorot --init uniform --signed-pixels --clip weights --alpha 0.003 '
-         '--final-alpha 1e-5')
-RUNS = {  # name of the logs in recipe/ -> what the training was given beyond --seed
-    'float': '--net float',
-    '2-bit': '--net quantized --weight-bits 2 --activation-bits 2',
-    'decay': '--alpha 0.003 --final-alpha 1e-5',
-    'decay-clip': '--alpha 0.003 --final-alpha 1e-5 --clip weights',
-    'decay-dropout': '--alpha 0.003 --final-alpha 1e-5 --dropout-input 0.1',
-    'all': SMALL.replace('--layer 3 --unit 256 ', ''),
-    '4-bit-decay-clip': '--net quantized --alpha 0.003 --final-alpha 1e-5 --clip weights',
-    '256': SMALL + ' --epoch 60',
-    '1024': WIDE}
-ABLATION = {
-    'none': 'none of them', 'all': 'all but dropout', 'noloss': 'softmax in place of hinge', 'noglorot': 'no Glorot scale',
-    'noinit': 'normal initial W', 'nosigned': 'pixels in [0, 1]', 'noclip': 'all parameters clipped',
-    'nodecay': 'no decay (0.001)', 'dropin': 'with dropout 0.2 of the pixels', 'drophid': 'with dropout 0.2 of the hidden'}
+DECAY = '--alpha 0.003 --final-alpha 1e-5'
+SOFTMAX = f'--glorot --signed-pixels --clip weights {DECAY}'
+HINGE = f'--loss hinge --init uniform {SOFTMAX}'
+WIDE, SMALL = '--layer 3 --unit 1024', '--layer 3 --unit 256'
+DROPOUT = '--dropout-input 0.2 --dropout-hidden 0.2'
+ONE_TWO, TWO_TWO = (f'--net quantized --weight-bits {bits} --activation-bits 2' for bits in (1, 2))
+PEERS = {  # name of the logs in recipe/ -> the net, what another stated of it, and what ours was given beyond --seed
+    '1024': ('3 x 1024, 1 bit', '98.88 (Brevitas LFC_1W1A)', f'{WIDE} {HINGE} {DROPOUT} --epoch 120'),
+    '256': ('3 x 256, 1 bit', '97.81 (Brevitas SFC_1W1A)', f'{SMALL} {SOFTMAX} --epoch 60'),
+    '1024-1-2-bit': ('3 x 1024, W 1 bit, activations 2', '98.99 (Brevitas LFC_1W2A)',
+                     f'{ONE_TWO} {WIDE} {SOFTMAX} {DROPOUT} --epoch 120'),
+    '256-2-bit': ('3 x 256, 2 bits', '98.66 (Brevitas SFC_2W2A)',
+                  f'{TWO_TWO} {SMALL} {SOFTMAX} --dropout-input 0.1 --epoch 120')}
+SHORT = {  # the same of 20 epochs of 784-1000-1000-10
+    'decay': f'{DECAY}',
+    'decay-clip': f'{DECAY} --clip weights',
+    'decay-dropout': f'{DECAY} --dropout-input 0.1',
+    'all': HINGE,
+    'softmax': SOFTMAX,
+    '4-bit-decay-clip': f'--net quantized {DECAY} --clip weights',
+    '4-bit-dropout-0.1': f'--net quantized {SOFTMAX} --dropout-input 0.1',
+    '4-bit-dropout-0.2': f'--net quantized {SOFTMAX} --dropout-input 0.2'}
+ABLATIONS = {  # heading -> name of the logs -> what is on or off
+    '3 x 256 binary, 10 epochs': {
+        'ablation-none': 'none of them', 'ablation-all': 'all but dropout',
+        'ablation-noloss': 'softmax in place of hinge', 'ablation-noglorot': 'no Glorot scale',
+        'ablation-noinit': 'normal initial W', 'ablation-nosigned': 'pixels in [0, 1]',
+        'ablation-noclip': 'all parameters clipped', 'ablation-nodecay': 'no decay (0.001)',
+        'ablation-dropin': 'with dropout 0.2 of the pixels', 'ablation-drophid': 'with dropout 0.2 of the hidden'},
+    '3 x 256, 2 bits, 30 epochs': {
+        '2-bit-decay': 'decay, signed pixels, only W clipped', '2-bit-glorot': 'and the Glorot scale',
+        '2-bit-dropin': 'and dropout 0.1 of the pixels', '2-bit-drophid': 'and dropout 0.05 of the hidden',
+        '2-bit-hinge': 'and the Glorot scale and hinge',
+        '2-bit-uniform': 'and the Glorot scale, hinge and uniform W',
+        '2-bit-hinge-dropin': 'and the Glorot scale, hinge and dropout 0.1 of the pixels'},
+    '3 x 1024 binary, 40 epochs': {
+        '1024-40-hinge': 'hinge, uniform W, dropout 0.2 of both', '1024-40-softmax': 'softmax, normal W, dropout 0.2 of both',
+        '1024-40-drophid': 'softmax, normal W, dropout 0.2 of the pixels, 0.1 of the hidden'}}
 
 
 def test_accuracies(name):
@@ -138,30 +158,30 @@ def in_percent(accuracies):
 
 
 def print_recipe():
-    print('\n| command | epochs | seeds | test accuracy after the last epoch, % | time, min |\n|---|---|---|---|---|')
-    for name, command in RUNS.items():
+    print('\n| net | stated elsewhere, % | ours, % | epochs | seeds | min | command |\n|---|---|---|---|---|---|---|')
+    for name, (net, stated, command) in PEERS.items():
         accuracies, seconds = test_accuracies(name)
-        if len(accuracies):
-            print(f'| `{command}` | {accuracies.shape[1]} | {len(accuracies)} | {in_percent(accuracies)} | '
-                  f'{numpy.mean(seconds) / 60:.0f} |')
-    print('\n| 3 x 256 binary, 10 epochs | test accuracy, % | seeds |\n|---|---|---|')
-    for name, words in ABLATION.items():
-        accuracies, _ = test_accuracies(f'ablation-{name}')
-        if len(accuracies):
+        print(f'| {net} | {stated} | **{in_percent(accuracies)}** | {accuracies.shape[1]} | {len(accuracies)} | '
+              f'{numpy.mean(seconds) / 60:.0f} | `{command}` |')
+    print('\n| 784-1000-1000-10, 20 epochs | test accuracy, % | seeds | min |\n|---|---|---|---|')
+    for name, command in SHORT.items():
+        accuracies, seconds = test_accuracies(name)
+        print(f'| `{command}` | {in_percent(accuracies)} | {len(accuracies)} | {numpy.mean(seconds) / 60:.0f} |')
+    for heading, rows in ABLATIONS.items():
+        print(f'\n| {heading} | test accuracy, % | seeds |\n|---|---|---|')
+        for name, words in rows.items():
+            accuracies, _ = test_accuracies(name)
             print(f'| {words} | {in_percent(accuracies)} | {len(accuracies)} |')
 
 
 def draw_recipe():
     figure = Figure(figsize=(9, 4), layout='tight')
     axes = figure.subplots()
-    for name, label in (('1024', '3 x 1024, the recipe'), ('256', '3 x 256, the recipe without dropout'),
-                        ('decay', '2 x 1000, decay'), ('all', '2 x 1000, the recipe without dropout')):
-        accuracies, _ = test_accuracies(name)
-        if len(accuracies):
-            errors = 100 * (1 - accuracies.mean(axis=0))
-            axes.plot(numpy.arange(1, len(errors) + 1), errors, label=label)
+    for name, (net, _, _) in PEERS.items():
+        errors = 100 * (1 - test_accuracies(name)[0].mean(axis=0))
+        axes.plot(numpy.arange(1, len(errors) + 1), errors, label=net)
     errors = 100 * (1 - ours('binary')[:, :, 3].mean(axis=0))
-    axes.plot(numpy.arange(1, len(errors) + 1), errors, label='2 x 1000, the defaults (five seeds)')
+    axes.plot(numpy.arange(1, len(errors) + 1), errors, label='2 x 1000, 1 bit, the defaults')
     axes.set(xlabel='epoch', ylabel='test error, %', yscale='log', xscale='log')
     axes.set_yticks([1, 1.5, 2, 3, 4, 6], ['1', '1.5', '2', '3', '4', '6'], minor=False)
     axes.minorticks_off()
