@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -117,8 +118,9 @@ def main():
         except RuntimeError as e:
             print(f'skipped: {name}: {e}')
             running.pop(name, None)
+    order = random.Random(0)
     for _ in range(args.rounds):
-        for name, contender in running.items():
+        for contender in order.sample(list(running.values()), len(running)):  # nobody always after the same one
             contender.last = contender.do(args.steps)
             contender.times.append(contender.last['seconds'])
 
