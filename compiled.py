@@ -2,7 +2,7 @@
 
 Each computes what the NumPy code of its caller does, operation by operation in the same order, and so the same to
 the bit (the tests compare them). Where Numba is missing, every name here that ends in ``_loop`` is None, and the
-callers do without: a training step of the default binary net then takes half as long again.
+callers do without: a training step of the default binary net then takes half as long again (benchmarks/README.md).
 """
 import numpy
 
