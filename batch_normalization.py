@@ -35,7 +35,7 @@ class Loops(batch_normalization.GeneralBatchNormalizationImpl):
 class BatchNormalization(L.BatchNormalization):
     """:class:`chainer.links.BatchNormalization` of M units; the results are the same, to the bit.
 
-    A training step on the CPU takes compiled loops, where NumPy goes over memory twenty times (see
+    A training step on the CPU takes compiled loops, where NumPy goes over memory many times (see
     benchmarks/README.md for what that gains). All else, the test mode and the GPU among it, is Chainer's.
 
     Args:
@@ -53,11 +53,15 @@ class BatchNormalization(L.BatchNormalization):
 
         Returns:
             ~chainer.Variable: Float array of shape (N, M).
+
+        Raises:
+            chainer.utils.type_check.InvalidType: If ``x`` is not a float array, or the shape does not fit.
         """
         x = chainer.as_variable(x)
         config = chainer.config
         if (not config.train or config.in_recomputing or not fits(x.array, self.gamma.array)
-                or x.shape[1:] == (1,)):  # NumPy adds a single column up in another order
+                or x.shape[1:] != self.gamma.shape
+                or x.shape[1] == 1):  # NumPy adds a single column up in another order
             return super().forward(x)
         function = batch_normalization.BatchNormalization(
             self.eps, self.avg_mean, self.avg_var, self.decay, impl_selector=lambda function, inputs: Loops())

@@ -131,6 +131,13 @@ def test_batch_normalization_takes_the_loops():
     assert type(y.creator._impl).__name__ == 'Loops'
 
 
+def test_batch_normalization_of_other_shapes_is_chainers_business():
+    x = numpy.random.RandomState(0).normal(size=(4, 3, 2, 2)).astype('f')
+    assert equal(BatchNormalization(3)(x).array, L.BatchNormalization(3)(x).array)
+    with pytest.raises(chainer.utils.type_check.InvalidType):
+        BatchNormalization(3)(x[:, :2, 0, 0].copy())
+
+
 def test_batch_normalization_recomputed_has_its_moving_averages_once():
     """F.forget computes forward again in backward."""
     random = numpy.random.RandomState(0)
