@@ -10,6 +10,7 @@ missing = None  # why there is no compiled loop, if there is none
 
 
 def compiled(loop):
+    """The loop compiled for the types that it is first called with, and kept beside this file; or None."""
     global missing
     try:
         import numba
@@ -28,6 +29,7 @@ def fits(*arrays):
 
 @compiled
 def binarize_loop(a, y):
+    """:func:`bst.binarize`: y = binarize(a), of shape (size,)."""
     plus, minus = a.dtype.type(1), a.dtype.type(-1)
     for i in range(a.size):
         y[i] = plus if a[i] >= 0 else minus
@@ -35,6 +37,7 @@ def binarize_loop(a, y):
 
 @compiled
 def quantize_loop(a, n, y):
+    """:func:`qst.quantize`: y = quantize(a) with n = 2^bits - 1, of shape (size,)."""
     plus, minus = a.dtype.type(1), a.dtype.type(-1)
     half_n = n / a.dtype.type(2)
     for i in range(a.size):
@@ -45,6 +48,7 @@ def quantize_loop(a, n, y):
 
 @compiled
 def adam_loop(w, g, m, v, one_minus_beta1, one_minus_beta2, eps, alpha_t, eta):
+    """Adam's update of the parameter w and its moments m and v, in place, by the gradient g; all of shape (n,)."""
     for i in range(w.size):
         gi = g[i]
         mi = m[i] + one_minus_beta1 * (gi - m[i])
@@ -55,6 +59,7 @@ def adam_loop(w, g, m, v, one_minus_beta1, one_minus_beta2, eps, alpha_t, eta):
 
 @compiled
 def normalize_loop(x, gamma, beta, eps, mean, var, inv_std, y):
+    """Batch normalization of x of shape (N, M): writes y and, of shape (M,), the statistics."""
     units, n, one = x.shape[1], x.dtype.type(len(x)), x.dtype.type(1)
     mean[:] = 0
     for i in range(len(x)):
@@ -77,6 +82,7 @@ def normalize_loop(x, gamma, beta, eps, mean, var, inv_std, y):
 
 @compiled
 def normalize_backward_loop(x, gy, gamma, mean, inv_std, inv_n, gx, ggamma, gbeta):
+    """Its gradients, written to gx, ggamma and gbeta."""
     units = x.shape[1]
     ggamma[:] = 0
     gbeta[:] = 0

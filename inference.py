@@ -13,6 +13,7 @@ import chainer
 from chainer.backends import cuda
 import numpy
 
+import compiled
 import net
 import packed
 from data import read_mnist, to_input
@@ -53,11 +54,11 @@ def load(path, gpu):
         raise ValueError(f'--gpu {gpu}: {path} is a packed model, which runs on the CPU')
     try:
         words = packed.describe(arrays)
-        try:
-            from xnor import XnorMLP
-        except (ImportError, RuntimeError) as e:  # Numba raises the second if it finds no folder to cache in
-            print(f'# computed by NumPy, many times slower than by Numba, which cannot be imported: {e}')
+        if compiled.missing:
+            print('# computed by NumPy, many times slower than by Numba, which cannot be imported: '
+                  f'{compiled.missing}')
             return packed.PackedMLP(arrays), words
+        from xnor import XnorMLP
         return XnorMLP(arrays), words
     except ValueError as e:
         raise ValueError(f'{path}: {e}') from e

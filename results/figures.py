@@ -116,7 +116,7 @@ PEERS = {  # name of the logs in recipe/ -> the net, what another stated of it, 
     '256-2-bit': ('3 x 256, 2 bits', '98.66 (Brevitas SFC_2W2A)',
                   f'{TWO_TWO} {SMALL} {SOFTMAX} --dropout-input 0.1 --epoch 120')}
 SHORT = {  # the same of 20 epochs of 784-1000-1000-10
-    'decay': f'{DECAY}',
+    'decay': DECAY,
     'decay-clip': f'{DECAY} --clip weights',
     'decay-dropout': f'{DECAY} --dropout-input 0.1',
     'all': HINGE,

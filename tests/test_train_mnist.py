@@ -11,6 +11,7 @@ import sys
 import numpy
 import pytest
 
+import compiled
 from conftest import ROOT, write_dataset
 from storage import read_npz
 
@@ -46,7 +47,9 @@ def same(a, b):
 def test_one_epoch_of_mnist_reaches_95_percent(tmp_path, arguments, net):
     result = train('--epoch', 1, '--out', tmp_path, *arguments)
     assert result.stderr == ''
-    lines = [line for line in result.stdout.splitlines() if not line.startswith('# computed by NumPy')]
+    lines = result.stdout.splitlines()
+    if compiled.missing:
+        assert lines.pop(5).startswith('# computed by NumPy')
     assert lines[:9] == ['GPU: -1', f'# net: {net}', '# unit: 1000', '# Minibatch-size: 100', '# epoch: 1',
                          '', 'load MNIST dataset', 'graph generated', HEADER]
     assert lines[10:] == ['save the model', 'save the optimizer']
