@@ -2,7 +2,7 @@
 
 Each computes what the NumPy code of its caller does, operation by operation in the same order, and so the same to
 the bit (the tests compare them). Where Numba is missing, every name here that ends in ``_loop`` is None, and the
-callers do without: a training step of the default binary net then takes half as long again (benchmarks/README.md).
+callers do without: a training step of the default nets then takes about twice as long (benchmarks/README.md).
 """
 import numpy
 
@@ -44,6 +44,16 @@ def quantize_loop(a, n, y):
         cut = plus if a[i] > plus else minus if a[i] < minus else a[i]
         level = numpy.trunc(cut * half_n)
         y[i] = (level + level + (plus if a[i] >= 0 else minus)) / n
+
+
+@compiled
+def clip_loop(w, low, high):
+    """numpy.clip of w, of shape (size,), in place; writes what it changes alone."""
+    for i in range(w.size):
+        if w[i] < low:
+            w[i] = low
+        elif w[i] > high:
+            w[i] = high
 
 
 @compiled

@@ -4,8 +4,8 @@ import chainer
 import chainer.functions as F
 import chainer.links as L
 
-from batch_normalization import BatchNormalization
 from bst import bst
+from fused_layer import fits, fused_layer
 from link_binary_linear import BinaryLinear
 from link_quantized_linear import QuantizedLinear
 from qst import check_bits, qst
@@ -40,7 +40,7 @@ class MLP(chainer.Chain):
         with self.init_scope():
             for i in range(1, n_layers + 2):
                 setattr(self, f'l{i}', self.linear(sizes[i - 1], sizes[i]))
-                setattr(self, f'bn{i}', BatchNormalization(sizes[i]))
+                setattr(self, f'bn{i}', L.BatchNormalization(sizes[i]))
 
     def use_signed_pixels(self):
         """Has the net compute with pixels in [-1, 1]: it takes them in [0, 1] as ever, and a saved model says so."""
@@ -60,11 +60,15 @@ class MLP(chainer.Chain):
         if self.dropout_input:
             x = F.dropout(x, self.dropout_input)
         for i in range(1, self.n_layers + 2):
-            x = self[f'bn{i}'](self[f'l{i}'](x))
-            if i <= self.n_layers:
-                x = self.activation(x)
-                if self.dropout_hidden:
-                    x = F.dropout(x, self.dropout_hidden)
+            l, bn, hidden = self[f'l{i}'], self[f'bn{i}'], i <= self.n_layers
+            if fits(x, l, bn):
+                x = fused_layer(x, l, bn, self.activation_bits if hidden else 0)  # the same, faster
+            else:
+                x = bn(l(x))
+                if hidden:
+                    x = self.activation(x)
+            if hidden and self.dropout_hidden:
+                x = F.dropout(x, self.dropout_hidden)
         return x
 
 

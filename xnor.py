@@ -1,4 +1,4 @@
-"""A packed net computed fast: XNOR and popcount, compiled by Numba.
+"""XNOR and popcount, compiled by Numba: a packed net computed fast, and the product forward of a binary layer.
 
 The product of weights and activations of ±1 is a count of the places where their bits disagree,
 
@@ -208,6 +208,72 @@ def _xnor(X, n, W, b, sums):
         for p in range(max(0, power - k_x + 1), min(k_w, power + 1)):
             _subtract_disagreements(
                 sums, W, (b * k_w + p) * words * UNITS, X, (n * k_x + power - p) * words, words)
+
+
+@intrinsic
+def _signs(typingctx, A, start):
+    """The word whose bit i says whether the number A[start + i] is 0 or more."""
+    def codegen(context, builder, signature, args):
+        vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), 64)
+        data = builder.bitcast(_data(context, builder, signature.args[0], *args), ir.PointerType(vector))
+        numbers = builder.load(data, align=vector.element.get_abi_size(context.target_data))
+        return builder.bitcast(builder.fcmp_ordered('>=', numbers, ir.Constant(vector, [0.0] * 64)), INT64)
+    return types.uint64(A, types.int64), codegen
+
+
+@numba.njit(inline='always')
+def _write_signs(a, words, start, step):
+    """Writes the signs of the numbers a, of shape (K,), to every step-th of the words from start on."""
+    K = len(a)
+    for i in range(K // 64):
+        words[start + i * step] = _signs(a, 64 * i)
+    if K % 64:
+        rest = numpy.full(64, -1, a.dtype)
+        rest[:K % 64] = a[K - K % 64:]
+        words[start + K // 64 * step] = _signs(rest, 0)
+
+
+@numba.njit(cache=True)
+def binary_linear(x, W, b, Wb, y):
+    """The product of :func:`function_binary_linear.binary_linear` forward, for a minibatch of +1 and -1.
+
+    The sums are whole numbers, which a float holds exactly: they are those of any other matrix product, to the bit.
+
+    Args:
+        x, W, b (array): Float arrays of shapes (N, K), (M, K) and (M,).
+        Wb (array): Float array of shape (M, K), to which binarize(W) is written.
+        y (array): Float array of shape (N, M), which is written.
+
+    Returns:
+        bool: Whether that was done. It is not if there is another number in ``x``.
+    """
+    N, K = x.shape
+    for n in range(N):
+        others = 0
+        for k in range(K):
+            others += abs(x[n, k]) != 1
+        if others:
+            return False
+    M = len(W)
+    words, blocks = -(-K // 64), -(-M // UNITS)
+    X = numpy.empty(N * words, numpy.uint64)
+    for n in range(N):
+        _write_signs(x[n], X, n * words, 1)
+    V = numpy.empty(blocks * words * UNITS + 7, numpy.uint64)  # begins at a cache line, from the offset on
+    offset = -(V.ctypes.data // 8) % 8
+    plus, minus = W.dtype.type(1), W.dtype.type(-1)
+    for m in range(M):
+        for k in range(K):
+            Wb[m, k] = plus if W[m, k] >= 0 else minus
+        _write_signs(W[m], V, offset + m // UNITS * words * UNITS + m % UNITS, UNITS)
+    sums = _block_sums(numpy.int64, 8)
+    for block in range(blocks):
+        for n in range(N):
+            sums[:] = 0
+            _subtract_disagreements(sums, V, offset + block * words * UNITS, X, n * words, words)
+            for u in range(min(UNITS, M - block * UNITS)):
+                y[n, block * UNITS + u] = y.dtype.type(2 * sums[u] + K) + b[block * UNITS + u]
+    return True
 
 
 @numba.njit(nogil=True, cache=True)

@@ -1,40 +1,62 @@
 #!/usr/bin/env python3
-"""Shows where the time of one training step on the CPU goes: each part alone, and the whole step.
+"""Shows where the time of one training step on the CPU goes, and what each thing that is there for speed gains.
 
     .venv/bin/python benchmarks/profile_step.py [--net quantized] [--rounds 15]
 
-The parts take turns, ten times each a round, with the compiled loops and without; the table has the medians of the
-rounds. What the parts leave of the whole step is memory taken and given back, and caches that hold something else.
+The parts are timed inside whole steps, one after another as they are in a training; a round is 20 steps. Then the
+whole step is timed without the one thing and the other, in turns.
 """
 import argparse
 import os
 import statistics
 import sys
-import time
+from time import perf_counter
+from types import SimpleNamespace
+from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import chainer_compat  # noqa: E402,F401  (before Chainer)
-import chainer  # noqa: E402
 import chainer.links as L  # noqa: E402
+from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy  # noqa: E402
 import numpy  # noqa: E402
 
+import adam  # noqa: E402
+import bst  # noqa: E402
 import compiled  # noqa: E402
-from adam import Adam  # noqa: E402
-from bst import BST, STEGrad  # noqa: E402
+import fused_layer  # noqa: E402
 from data import Minibatches, read_mnist  # noqa: E402
-from function_binary_linear import BinaryWeight  # noqa: E402
-from function_quantized_linear import QuantizedWeight  # noqa: E402
 from net import BinaryMLP, QuantizedMLP  # noqa: E402
 from program import MNIST  # noqa: E402
-from qst import QST  # noqa: E402
 from weight_clip import WeightClip  # noqa: E402
 
+STEPS = 20
 
-def model_and_optimizer(Net, n_in, n_units):
-    model = L.Classifier(Net(n_in, n_units, 10))
-    optimizer = Adam().setup(model)
-    optimizer.add_hook(WeightClip())
-    return model, optimizer
+
+class Clock:
+    """Adds up the time that functions take, by label."""
+
+    def __init__(self):
+        self.spent = {}
+
+    def timed(self, function, label):
+        def call(*args, **kwargs):
+            start = perf_counter()
+            result = function(*args, **kwargs)
+            name = label(*args) if callable(label) else label
+            self.spent[name] = self.spent.get(name, 0) + perf_counter() - start
+            return result
+        return call
+
+    def patch(self, owner, name, label):
+        return mock.patch.object(owner, name, self.timed(getattr(owner, name), label))
+
+
+def table(title, rows):
+    print(f'| {title} | ms, median | least - greatest |\n|---|---|---|')
+    for name, seconds in rows.items():
+        ms = [s / STEPS * 1000 for s in seconds]
+        print(f'| {name} | {statistics.median(ms):.2f} | {min(ms):.2f} - {max(ms):.2f} |')
+    print()
 
 
 def main():
@@ -44,64 +66,80 @@ def main():
     args = parser.parse_args()
     if compiled.missing:
         parser.error(f'there are no compiled loops: {compiled.missing}')
-    Net = BinaryMLP if args.net == 'binary' else QuantizedMLP
-    weight = BinaryWeight() if args.net == 'binary' else QuantizedWeight(4)
-    activation = BST() if args.net == 'binary' else QST(4)
+    import xnor
 
     images, labels, _, _ = read_mnist(MNIST)
     iterator = Minibatches(images, labels, 100, seed=0)
-    x, t = next(iterator)
-    model, optimizer = model_and_optimizer(Net, 784, 1000)
-    tiny, tiny_optimizer = model_and_optimizer(Net, 4, 4)
-    optimizer.update(model, x, t)
-    net = model.predictor
-    rules = [(p.update_rule, p) for p in model.params()]
-    weights = [link.W.array for link in model.links() if isinstance(link, L.Linear)]
-    inputs = [numpy.random.standard_normal((100, n)).astype(numpy.float32) for n in (784, 1000, 1000, 10)]
-    clip = WeightClip()
+    net = (BinaryMLP if args.net == 'binary' else QuantizedMLP)(784, 1000, 10)
+    model = L.Classifier(net)
+    optimizer = adam.Adam().setup(model)
+    optimizer.add_hook(WeightClip())
 
-    def products():
-        for i, W in enumerate(weights):
-            inputs[i].dot(W.T)
-            inputs[i + 1].T.dot(inputs[i])
-            if i > 0:
-                inputs[i + 1].dot(W)
+    def steps(n=STEPS):
+        start = perf_counter()
+        for _ in range(n):
+            optimizer.update(model, *next(iterator))
+        return perf_counter() - start
 
-    def normalize():
-        for i, link in enumerate((net.bn1, net.bn2, net.bn3), 1):
-            y = link(inputs[i]).creator
-            y.backward((0, 1, 2), [chainer.as_variable(inputs[i])])
+    clock = Clock()
+    layers = {id(net[f'bn{i}']): i for i in range(1, net.n_layers + 2)}
+    patches = [
+        clock.patch(Minibatches, '__next__', 'minibatch'),
+        clock.patch(fused_layer.FusedLayer, 'forward', lambda f, _: f'layer {layers[id(f.bn)]} forward'),
+        clock.patch(fused_layer.FusedLayer, 'backward', lambda f, *_: f'layer {layers[id(f.bn)]} backward'),
+        clock.patch(SoftmaxCrossEntropy, 'forward', 'loss'),
+        clock.patch(adam.AdamRule, 'update_core_cpu', 'Adam'),
+        clock.patch(WeightClip, '__call__', 'weight clip')]
+    inner = [
+        mock.patch.object(fused_layer, 'numpy', SimpleNamespace(
+            **{**vars(numpy), 'dot': clock.timed(numpy.dot, 'matrix products')})),
+        clock.patch(xnor, 'binary_linear', 'products of bits, and binarizing for them'),
+        clock.patch(fused_layer, 'quantize', 'quantizing the other weights'),
+        clock.patch(fused_layer, 'normalize_loop', 'batch normalization'),
+        clock.patch(fused_layer, 'normalize_backward_loop', 'batch normalization'),
+        clock.patch(bst.BST, 'forward', 'activations'),
+        clock.patch(bst.STEGrad, 'forward', 'activations')]
 
-    def activate():
-        for a in inputs[1:3]:
-            activation.forward((a,))
-            STEGrad(activation.inside).forward((a,))
+    def profile(patches):
+        """Seconds of each part, by round, the whole and what the parts leave of it."""
+        for patch in patches:
+            patch.start()
+        rounds = []
+        for _ in range(args.rounds):
+            clock.spent.clear()
+            whole = steps()
+            rounds.append({**clock.spent, "Chainer's bookkeeping, and all else": whole - sum(clock.spent.values()),
+                           'whole step': whole})
+        for patch in patches:
+            patch.stop()
+        return {name: [spent[name] for spent in rounds] for name in rounds[-1]}
 
-    parts = {
-        'whole step': lambda: optimizer.update(model, x, t),
-        'matrix products': products,
-        'Adam': lambda: [rule.update_core_cpu(p) for rule, p in rules],
-        'weight clip': lambda: [clip(rule, p) for rule, p in rules],
-        'quantizing the weights': lambda: [weight.forward((W,)) for W in weights],
-        'batch normalization': normalize,
-        'activations': activate,
-        "Chainer's bookkeeping (whole step of a net of 4 units)":
-            lambda: tiny_optimizer.update(tiny, x[:, :4], t),
-        'minibatch assembly': lambda: next(iterator)}
+    steps(50)
+    outer = profile(patches)
+    table(f'part of a step, {args.net} net', outer)
+    table('inside the layers', {name: seconds for name, seconds in profile(inner).items()
+                                if name not in outer})
 
-    times = {(name, off): [] for name in parts for off in (None, 'switched off')}
+    def no(*args):
+        return False
+
+    ways = {
+        'as it is': [],
+        'without products of bits': [mock.patch.object(xnor, 'binary_linear', no)],
+        'by the links, without fused layers': [mock.patch('net.fits', no)],
+        'without any compiled loop': [mock.patch.object(compiled, 'missing', 'switched off')]}
+    if args.net == 'quantized':
+        del ways['without products of bits']
+    times = {name: [] for name in ways}
     for _ in range(args.rounds):
-        for name, part in parts.items():
-            for compiled.missing in None, 'switched off':  # with it set, nothing takes a compiled loop
-                start = time.perf_counter()
-                for _ in range(10):
-                    part()
-                times[name, compiled.missing].append((time.perf_counter() - start) / 10 * 1000)
-    print('| part | ms, median | least - greatest | without the compiled loops |\n|---|---|---|---|')
-    for name in parts:
-        ms, without = times[name, None], times[name, 'switched off']
-        print(f'| {name} | {statistics.median(ms):.2f} | {min(ms):.2f} - {max(ms):.2f} | '
-              f'{statistics.median(without):.2f} |')
+        for name, patches in ways.items():
+            for patch in patches:
+                patch.start()
+            steps(3)
+            times[name].append(steps())
+            for patch in patches:
+                patch.stop()
+    table('whole step', times)
 
 
 if __name__ == '__main__':

@@ -1,16 +1,14 @@
 """The compiled loops against NumPy's and Chainer's own code, to the bit."""
 import chainer
-import chainer.functions as F
-import chainer.links as L
 import numpy
 import pytest
 
 import adam
 import compiled
-from batch_normalization import BatchNormalization
 from bst import binarize
 from qst import quantize
 from test_train_mnist import log_of, same, small
+from weight_clip import WeightClip
 
 pytestmark = pytest.mark.skipif(compiled.missing is not None, reason=f'Numba cannot be used: {compiled.missing}')
 
@@ -96,57 +94,15 @@ def test_adam_of_a_parameter_without_gradient():
     assert (link.W.array == before).all()
 
 
-def normalized(link, dtype, n, units, steps=3, order='C'):
-    """Outputs, gradients and moving averages of a batch normalization after some steps."""
-    random = numpy.random.RandomState(0)
-    for p, low in ((link.gamma, 0.5), (link.beta, -0.5)):
-        p.array = random.uniform(low, low + 1, units).astype(dtype)
-    link.avg_mean, link.avg_var = link.avg_mean.astype(dtype), link.avg_var.astype(dtype)
-    found = []
-    for _ in range(steps):
-        x = chainer.Variable(numpy.asarray(random.normal(1, 3, (n, units)), dtype, order=order))
-        link.cleargrads()
-        y = link(x)
-        y.grad = numpy.asarray(random.normal(0, 1, (n, units)), dtype, order=order)
-        y.backward()
-        found += [y.array, x.grad, link.gamma.grad, link.beta.grad, link.avg_mean.copy(), link.avg_var.copy()]
-    with chainer.using_config('train', False):
-        found.append(link(x).array)
-    return found
-
-
-@pytest.mark.filterwarnings('ignore:A batch with no more than one sample')
-@pytest.mark.parametrize('order', ['C', 'F'])
-@pytest.mark.parametrize('n, units', [(100, 1000), (300, 2), (7, 33), (100, 1), (1, 5)])
-def test_batch_normalization_is_chainers(n, units, dtype, order):
-    ours = normalized(BatchNormalization(units), dtype, n, units, order=order)
-    theirs = normalized(L.BatchNormalization(units), dtype, n, units, order=order)
-    for a, b in zip(ours, theirs):
-        assert equal(a, b)
-
-
-def test_batch_normalization_takes_the_loops():
-    """Lest the test above compare Chainer with itself."""
-    y = BatchNormalization(3)(numpy.eye(4, 3, dtype='f'))
-    assert type(y.creator._impl).__name__ == 'Loops'
-
-
-def test_batch_normalization_of_other_shapes_is_chainers_business():
-    x = numpy.random.RandomState(0).normal(size=(4, 3, 2, 2)).astype('f')
-    assert equal(BatchNormalization(3)(x).array, L.BatchNormalization(3)(x).array)
-    with pytest.raises(chainer.utils.type_check.InvalidType):
-        BatchNormalization(3)(x[:, :2, 0, 0].copy())
-
-
-def test_batch_normalization_recomputed_has_its_moving_averages_once():
-    """F.forget computes forward again in backward."""
-    random = numpy.random.RandomState(0)
-    links = BatchNormalization(3), L.BatchNormalization(3)
-    for link in links:
-        random.seed(0)
-        x = chainer.Variable(random.normal(size=(5, 3)).astype('f'))
-        F.sum(F.forget(link, x) ** 2).backward()
-    assert equal(links[0].avg_mean, links[1].avg_mean) and equal(links[0].gamma.grad, links[1].gamma.grad)
+@pytest.mark.parametrize('dtype', FLOATS)
+@pytest.mark.parametrize('low, high', [(-1, 1), (-0.1, 0.3)])
+def test_clip(low, high, dtype, monkeypatch):
+    values = numpy.random.RandomState(0).uniform(-2, 2, 1001)
+    values[:9] = 0.0, -0.0, numpy.nan, numpy.inf, -numpy.inf, low, high, 1e-45, -1e-45
+    ours, theirs = (chainer.Parameter(values.astype(dtype)) for _ in range(2))
+    WeightClip(low, high)(None, ours)
+    by_numpy(monkeypatch, WeightClip(low, high), None, theirs)
+    assert equal(ours.array, theirs.array)
 
 
 @pytest.mark.parametrize('arguments', [[], ['--net', 'quantized']])
