@@ -214,9 +214,10 @@ def _xnor(X, n, W, b, sums):
 def _signs(typingctx, A, start):
     """The word whose bit i says whether the number A[start + i] is 0 or more."""
     def codegen(context, builder, signature, args):
-        vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), 64)
+        dtype = signature.args[0].dtype
+        vector = ir.VectorType(context.get_data_type(dtype), 64)
         data = builder.bitcast(_data(context, builder, signature.args[0], *args), ir.PointerType(vector))
-        numbers = builder.load(data, align=vector.element.get_abi_size(context.target_data))
+        numbers = builder.load(data, align=dtype.bitwidth // 8)
         return builder.bitcast(builder.fcmp_ordered('>=', numbers, ir.Constant(vector, [0.0] * 64)), INT64)
     return types.uint64(A, types.int64), codegen
 
