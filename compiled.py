@@ -47,16 +47,6 @@ def quantize_loop(a, n, y):
 
 
 @compiled
-def clip_loop(w, low, high):
-    """numpy.clip of w, of shape (size,), in place; writes what it changes alone."""
-    for i in range(w.size):
-        if w[i] < low:
-            w[i] = low
-        elif w[i] > high:
-            w[i] = high
-
-
-@compiled
 def adam_loop(w, g, m, v, one_minus_beta1, one_minus_beta2, eps, alpha_t, eta):
     """Adam's update of the parameter w and its moments m and v, in place, by the gradient g; all of shape (n,)."""
     for i in range(w.size):

@@ -2,7 +2,6 @@
 import chainer_compat  # noqa: F401  (before Chainer)
 import chainer
 
-from compiled import clip_loop, fits
 
 class WeightClip:
     """Optimizer hook that clips every parameter to [low, high], in place, after each update.
@@ -40,9 +39,6 @@ class WeightClip:
     def __call__(self, rule, param):
         w = param.array
         if w is None:
-            return
-        if fits(w):
-            clip_loop(w.reshape(-1), w.dtype.type(self.low), w.dtype.type(self.high))
             return
         with chainer.using_device(param.device):
             param.device.xp.clip(w, self.low, self.high, out=w)  # one ufunc on either device

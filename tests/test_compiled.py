@@ -8,7 +8,6 @@ import compiled
 from bst import binarize
 from qst import quantize
 from test_train_mnist import log_of, same, small
-from weight_clip import WeightClip
 
 pytestmark = pytest.mark.skipif(compiled.missing is not None, reason=f'Numba cannot be used: {compiled.missing}')
 
@@ -92,17 +91,6 @@ def test_adam_of_a_parameter_without_gradient():
     link.cleargrads()
     optimizer.update()
     assert (link.W.array == before).all()
-
-
-@pytest.mark.parametrize('dtype', FLOATS)
-@pytest.mark.parametrize('low, high', [(-1, 1), (-0.1, 0.3)])
-def test_clip(low, high, dtype, monkeypatch):
-    values = numpy.random.RandomState(0).uniform(-2, 2, 1001)
-    values[:9] = 0.0, -0.0, numpy.nan, numpy.inf, -numpy.inf, low, high, 1e-45, -1e-45
-    ours, theirs = (chainer.Parameter(values.astype(dtype)) for _ in range(2))
-    WeightClip(low, high)(None, ours)
-    by_numpy(monkeypatch, WeightClip(low, high), None, theirs)
-    assert equal(ours.array, theirs.array)
 
 
 @pytest.mark.parametrize('arguments', [[], ['--net', 'quantized']])
