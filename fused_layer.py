@@ -40,8 +40,10 @@ class FusedLayer(chainer.FunctionNode):
         x, W, b, gamma, beta = inputs
         self.retain_inputs((0, 3))
         self.y, z = (numpy.empty((len(x), len(W)), x.dtype) for _ in range(2))
-        self.Wq = numpy.empty_like(W)
-        if self.weight_bits > 1 or not xnor.binary_linear(x, W, b, self.Wq, self.y):
+        if self.weight_bits == 1 and xnor.all_signs(x):
+            self.Wq = numpy.empty_like(W)
+            xnor.binary_linear(x, W, b, self.Wq, self.y)
+        else:
             self.Wq = quantize(W, self.weight_bits)
             numpy.dot(x, self.Wq.T, out=self.y)
             self.y += b

@@ -235,8 +235,20 @@ def _write_signs(a, words, start, step):
 
 
 @numba.njit(cache=True)
+def all_signs(x):
+    """Whether there is nothing but +1 and -1 in an array of shape (N, K)."""
+    for n in range(len(x)):
+        others = 0
+        for k in range(x.shape[1]):
+            others += abs(x[n, k]) != 1
+        if others:
+            return False
+    return True
+
+
+@numba.njit(cache=True)
 def binary_linear(x, W, b, Wb, y):
-    """The product of :func:`function_binary_linear.binary_linear` forward, for a minibatch of +1 and -1.
+    """:func:`function_binary_linear.binary_linear` forward, for a minibatch of +1 and -1 alone.
 
     The sums are whole numbers, which a float holds exactly: they are those of any other matrix product, to the bit.
 
@@ -244,17 +256,8 @@ def binary_linear(x, W, b, Wb, y):
         x, W, b (array): Float arrays of shapes (N, K), (M, K) and (M,).
         Wb (array): Float array of shape (M, K), to which binarize(W) is written.
         y (array): Float array of shape (N, M), which is written.
-
-    Returns:
-        bool: Whether that was done. It is not if there is another number in ``x``.
     """
     N, K = x.shape
-    for n in range(N):
-        others = 0
-        for k in range(K):
-            others += abs(x[n, k]) != 1
-        if others:
-            return False
     M = len(W)
     words, blocks = -(-K // 64), -(-M // UNITS)
     X = numpy.empty(N * words, numpy.uint64)
@@ -274,7 +277,6 @@ def binary_linear(x, W, b, Wb, y):
             _subtract_disagreements(sums, V, offset + block * words * UNITS, X, n * words, words)
             for u in range(min(UNITS, M - block * UNITS)):
                 y[n, block * UNITS + u] = y.dtype.type(2 * sums[u] + K) + b[block * UNITS + u]
-    return True
 
 
 @numba.njit(nogil=True, cache=True)

@@ -93,6 +93,7 @@ def main():
     inner = [
         mock.patch.object(fused_layer, 'numpy', SimpleNamespace(
             **{**vars(numpy), 'dot': clock.timed(numpy.dot, 'matrix products')})),
+        clock.patch(xnor, 'all_signs', 'products of bits, and binarizing for them'),
         clock.patch(xnor, 'binary_linear', 'products of bits, and binarizing for them'),
         clock.patch(fused_layer, 'quantize', 'quantizing the other weights'),
         clock.patch(fused_layer, 'normalize_loop', 'batch normalization'),
@@ -125,7 +126,7 @@ def main():
 
     ways = {
         'as it is': [],
-        'without products of bits': [mock.patch.object(xnor, 'binary_linear', no)],
+        'without products of bits': [mock.patch.object(xnor, 'all_signs', no)],
         'by the links, without fused layers': [mock.patch('net.fits', no)],
         'without any compiled loop': [mock.patch.object(compiled, 'missing', 'switched off')]}
     if args.net == 'quantized':
