@@ -120,10 +120,13 @@ SHORT = {  # the same of 20 epochs of 784-1000-1000-10
     'decay-clip': f'{DECAY} --clip weights',
     'decay-dropout': f'{DECAY} --dropout-input 0.1',
     'all': HINGE,
+    'all-alpha-0.012': HINGE.replace('0.003', '0.012'),
     'softmax': SOFTMAX,
     '4-bit-decay-clip': f'--net quantized {DECAY} --clip weights',
     '4-bit-dropout-0.1': f'--net quantized {SOFTMAX} --dropout-input 0.1',
-    '4-bit-dropout-0.2': f'--net quantized {SOFTMAX} --dropout-input 0.2'}
+    '4-bit-dropout-0.2': f'--net quantized {SOFTMAX} --dropout-input 0.2',
+    '4-bit-alpha-0.006': f'--net quantized {SOFTMAX} --dropout-input 0.2'.replace('0.003', '0.006'),
+    '4-bit-alpha-0.012': f'--net quantized {SOFTMAX} --dropout-input 0.2'.replace('0.003', '0.012')}
 ABLATIONS = {  # heading -> name of the logs -> what is on or off
     '3 x 256 binary, 10 epochs': {
         'ablation-none': 'none of them', 'ablation-all': 'all but dropout',
