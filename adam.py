@@ -22,8 +22,7 @@ class AdamRule(adam.AdamRule):
 class Adam(optimizers.Adam):
     """:class:`chainer.optimizers.Adam` as a compiled loop; the results are the same, to the bit.
 
-    NumPy goes over memory many times for an update. The loop takes less than a quarter of the
-    time (see benchmarks/README.md).
+    NumPy goes over memory many times for an update, the loop once: see benchmarks/README.md for what the loops gain.
     """
 
     def create_update_rule(self):
