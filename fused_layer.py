@@ -59,7 +59,7 @@ class FusedLayer(chainer.FunctionNode):
 
     def backward(self, indexes, grad_outputs):
         if chainer.config.enable_backprop:
-            raise NotImplementedError('a fused layer has no second derivative: apply the links of the net instead')
+            raise RuntimeError('a fused layer has no second derivative: apply the links of the net instead')
         x, gamma = (variable.array for variable in self.get_retained_inputs())
         gz = grad_outputs[0].array
         if self.activation:
@@ -88,7 +88,7 @@ def fused_layer(x, l, bn, activation_bits=0):
         ~chainer.Variable: Float array of shape (N, M).
 
     Raises:
-        NotImplementedError: In backward, if a gradient is to be differentiated again.
+        RuntimeError: In backward, if a gradient is to be differentiated again.
     """
     z, = FusedLayer(l, bn, activation_bits).apply((x, l.W, l.b, bn.gamma, bn.beta))
     return z
