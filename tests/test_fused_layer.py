@@ -8,15 +8,9 @@ import compiled
 from bst import binarize
 from fused_layer import FusedLayer, fits
 from net import BinaryMLP, FloatMLP, QuantizedMLP
+from test_compiled import FLOATS, equal
 
 pytestmark = pytest.mark.skipif(compiled.missing is not None, reason=f'Numba cannot be used: {compiled.missing}')
-
-FLOATS = [numpy.float32, numpy.float64]
-
-
-def same(a, b):
-    """Same dtype, shape and bits; any NaN is like another."""
-    return a.dtype == b.dtype and numpy.array_equal(a, b, equal_nan=True)
 
 
 def make(Net, *arguments, dtype=numpy.float32, **attributes):
@@ -69,7 +63,7 @@ def test_a_net_is_the_same(Net, bits, n, sizes, dtype, monkeypatch):
     ours, theirs = (make(Net, *sizes, *bits, dtype=dtype) for _ in range(2))
     fused, linked = train(ours, n, dtype), by_links(monkeypatch, train, theirs, n, dtype)
     assert len(fused) == len(linked) > 40
-    assert all(same(a, b) for a, b in zip(fused, linked))
+    assert all(equal(a, b) for a, b in zip(fused, linked))
     assert count(monkeypatch, train, ours, n, dtype, 1) == sizes[3] + 1
 
 
@@ -77,7 +71,7 @@ def test_a_net_is_the_same(Net, bits, n, sizes, dtype, monkeypatch):
 def test_with_dropout_and_signed_pixels(attributes, monkeypatch):
     ours, theirs = (make(BinaryMLP, 20, 70, 10, **attributes) for _ in range(2))
     fused, linked = train(ours, 30), by_links(monkeypatch, train, theirs, 30)
-    assert all(same(a, b) for a, b in zip(fused, linked))
+    assert all(equal(a, b) for a, b in zip(fused, linked))
     assert count(monkeypatch, train, ours, 30) == 9
 
 
@@ -104,8 +98,8 @@ def test_product_of_bits(n, k, m, dtype):
     W[0, :len(special)] = W[-1, k - len(special):] = special
     Wb, y = numpy.empty_like(W), numpy.empty((n, m), dtype)
     binary_linear(x, W, b, Wb, y)
-    assert same(Wb, binarize(W))
-    assert same(y, x.dot(binarize(W).T) + b)
+    assert equal(Wb, binarize(W))
+    assert equal(y, x.dot(binarize(W).T) + b)
 
 
 @pytest.mark.parametrize('other', [0, 0.5, -1.25, numpy.nan, numpy.inf])
@@ -121,7 +115,7 @@ def test_what_is_not_a_number_stays_so(monkeypatch):
     for net in ours, theirs:
         net.l1.W.array[0, 0] = numpy.nan
     fused, linked = train(ours, 4), by_links(monkeypatch, train, theirs, 4)
-    assert all(same(a, b) for a, b in zip(fused, linked)) and numpy.isnan(fused[0]).any()
+    assert all(equal(a, b) for a, b in zip(fused, linked)) and numpy.isnan(fused[0]).any()
 
 
 @pytest.mark.parametrize('Net, sizes, x', [
@@ -158,9 +152,8 @@ def test_recomputed_it_has_its_moving_averages_once():
     for net, forward in zip(nets, (lambda x: F.forget(nets[0], x), nets[1])):
         x = chainer.Variable(numpy.random.RandomState(0).uniform(0, 1, (6, 5)).astype('f'))
         F.sum(forward(x) ** 2).backward()
-    for a, b in zip(nets[0].bn1.avg_mean, nets[1].bn1.avg_mean):
-        assert a == b
-    assert same(nets[0].l1.W.grad, nets[1].l1.W.grad)
+    assert equal(nets[0].bn1.avg_mean, nets[1].bn1.avg_mean)
+    assert equal(nets[0].l1.W.grad, nets[1].l1.W.grad)
 
 
 def test_without_backprop_nothing_is_kept():
