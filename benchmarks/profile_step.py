@@ -16,6 +16,7 @@ from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import chainer_compat  # noqa: E402,F401  (before Chainer)
+from chainer import FunctionNode  # noqa: E402
 import chainer.links as L  # noqa: E402
 from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy  # noqa: E402
 import numpy  # noqa: E402
@@ -123,6 +124,15 @@ def main():
 
     def no(*args):
         return False
+
+    def nodes():
+        with mock.patch.object(FunctionNode, 'apply', autospec=True, side_effect=FunctionNode.apply) as apply:
+            steps(1)
+        return apply.call_count
+
+    with mock.patch('net.fits', no):
+        by_the_links = nodes()
+    print(f'nodes that Chainer makes in a step: {nodes()}, by the links {by_the_links}\n')
 
     ways = {
         'as it is': [],
