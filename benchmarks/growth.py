@@ -4,8 +4,9 @@
     .venv/bin/python benchmarks/growth.py
 
 One of the three is changed at a time, from 1000 units, minibatches of 100 and 2 hidden layers, with one and
-with two threads of BLAS. A point is the median of five measurements of at least ten steps and 1,000 images
-each, after a warm-up; the configurations take turns, five rounds over all of them.
+with two threads of BLAS. A point is the median of five measurements of at least 30 steps and 6,000 images
+each, every one after five steps that do not count (the first after a pause find nothing in the caches); the
+configurations take turns, five rounds over all of them.
 """
 import os
 import statistics
@@ -32,10 +33,10 @@ def main():
                     running[key] = Contender(sys.executable, 'train_ours.py', [
                         *(part for name, v in chosen.items() for part in (f'--{name}', v)),
                         '--out', f'{HERE}/.out-{"-".join(map(str, key))}'], threads)
-                    running[key].do(3)
     for _ in range(5):
         for (_, _, batch, _), contender in running.items():
-            steps = max(10, 1000 // batch)
+            contender.do(5)
+            steps = max(30, 6000 // batch)
             contender.times.append(contender.do(steps)['seconds'] / steps / batch * 1e6)
     for contender in running.values():
         contender.process.stdin.close()

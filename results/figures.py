@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the pictures of README.md and prints its tables, from the logs in this folder.
+"""Draws the pictures of both README.md, the one above and the one here, and prints their tables, from the logs here.
 
 ``binary-seed0.json`` and so on are the ``log`` files of our trainings, ``original-binary.csv`` and
 ``original-quantized.csv`` the runs of the original scripts.
@@ -115,19 +115,19 @@ PEERS = {  # name of the logs in recipe/ -> the net, what another stated of it, 
                      f'{ONE_TWO} {WIDE} {SOFTMAX} {DROPOUT} --epoch 200'),
     '256-2-bit': ('3 x 256, 2 bits', '98.66 (Brevitas SFC_2W2A)',
                   f'{TWO_TWO} {SMALL} {SOFTMAX} --dropout-input 0.1 --epoch 120')}
-SHORT = {  # the same of 20 epochs of 784-1000-1000-10
-    'decay': DECAY,
-    'decay-clip': f'{DECAY} --clip weights',
-    'decay-dropout': f'{DECAY} --dropout-input 0.1',
-    'all': HINGE,
-    'all-alpha-0.012': HINGE.replace('0.003', '0.012'),
-    'softmax': SOFTMAX,
-    '4-bit-decay-clip': f'--net quantized {DECAY} --clip weights',
-    '4-bit-dropout-0.1': f'--net quantized {SOFTMAX} --dropout-input 0.1',
-    '4-bit-dropout-0.2': f'--net quantized {SOFTMAX} --dropout-input 0.2',
-    '4-bit-alpha-0.006': f'--net quantized {SOFTMAX} --dropout-input 0.2'.replace('0.003', '0.006'),
-    '4-bit-alpha-0.012': f'--net quantized {SOFTMAX} --dropout-input 0.2'.replace('0.003', '0.012')}
 ABLATIONS = {  # heading -> name of the logs -> what is on or off
+    '784-1000-1000-10, 20 epochs': {name: f'`{options}`' for name, options in {
+        'decay': DECAY,
+        'decay-clip': f'{DECAY} --clip weights',
+        'decay-dropout': f'{DECAY} --dropout-input 0.1',
+        'all': HINGE,
+        'all-alpha-0.012': HINGE.replace('0.003', '0.012'),
+        'softmax': SOFTMAX,
+        '4-bit-decay-clip': f'--net quantized {DECAY} --clip weights',
+        '4-bit-dropout-0.1': f'--net quantized {SOFTMAX} --dropout-input 0.1',
+        '4-bit-dropout-0.2': f'--net quantized {SOFTMAX} --dropout-input 0.2',
+        '4-bit-alpha-0.006': f'--net quantized {SOFTMAX} --dropout-input 0.2'.replace('0.003', '0.006'),
+        '4-bit-alpha-0.012': f'--net quantized {SOFTMAX} --dropout-input 0.2'.replace('0.003', '0.012')}.items()},
     '3 x 256 binary, 10 epochs': {
         'ablation-none': 'none of them', 'ablation-all': 'all but dropout',
         'ablation-noloss': 'softmax in place of hinge', 'ablation-noglorot': 'no Glorot scale',
@@ -169,10 +169,6 @@ def print_recipe():
         accuracies, seconds = test_accuracies(name)
         print(f'| {net} | {stated} | **{in_percent(accuracies)}** | {accuracies.shape[1]} | {len(accuracies)} | '
               f'{numpy.mean(seconds) / 60:.0f} | `{command}` |')
-    print('\n| 784-1000-1000-10, 20 epochs | test accuracy, % | seeds | min |\n|---|---|---|---|')
-    for name, command in SHORT.items():
-        accuracies, seconds = test_accuracies(name)
-        print(f'| `{command}` | {in_percent(accuracies)} | {len(accuracies)} | {numpy.mean(seconds) / 60:.0f} |')
     for heading, rows in ABLATIONS.items():
         print(f'\n| {heading} | test accuracy, % | seeds |\n|---|---|---|')
         for name, words in rows.items():
