@@ -56,6 +56,7 @@ def main():
             axes.plot(values, points, 'o-', label=f'{threads} thread' + 's' * (threads > 1))
         axes.set(xlabel=LABELS[option], yscale='log', xscale='linear' if option == 'layer' else 'log')
         axes.set_xticks(values, values, fontsize='small')
+        axes.set_yticks([20, 50, 100, 200, 500], ['20', '50', '100', '200', '500'])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel('microseconds an image')

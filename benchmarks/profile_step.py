@@ -125,15 +125,6 @@ def main():
     def no(*args):
         return False
 
-    def nodes():
-        with mock.patch.object(FunctionNode, 'apply', autospec=True, side_effect=FunctionNode.apply) as apply:
-            steps(1)
-        return apply.call_count
-
-    with mock.patch('net.fits', no):
-        by_the_links = nodes()
-    print(f'nodes that Chainer makes in a step: {nodes()}, by the links {by_the_links}\n')
-
     ways = {
         'as it is': [],
         'without products of bits': [mock.patch.object(xnor, 'all_signs', no)],
@@ -151,6 +142,15 @@ def main():
             for patch in patches:
                 patch.stop()
     table('whole step', times)
+
+    def nodes():
+        with mock.patch.object(FunctionNode, 'apply', autospec=True, side_effect=FunctionNode.apply) as apply:
+            steps(1)
+        return apply.call_count
+
+    with mock.patch('net.fits', no):
+        by_the_links = nodes()
+    print(f'nodes that Chainer makes in a step: {nodes()}, by the links {by_the_links}')
 
 
 if __name__ == '__main__':
