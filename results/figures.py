@@ -102,32 +102,41 @@ def print_table(net):
     print(f'largest difference of the mean training loss from the original: {apart.max():.4f}')
 
 
-DECAY = '--alpha 0.003 --final-alpha 1e-5'
-SOFTMAX = f'--glorot --signed-pixels --clip weights {DECAY}'
-HINGE = f'--loss hinge --init uniform {SOFTMAX}'
+def decay(first='0.003', last='1e-5'):
+    return f'--alpha {first} --final-alpha {last}'
+
+
+def softmax(*rates):
+    return f'--glorot --signed-pixels --clip weights {decay(*rates)}'
+
+
+def hinge(*rates):
+    return f'--loss hinge --init uniform {softmax(*rates)}'
+
+
 WIDE, SMALL = '--layer 3 --unit 1024', '--layer 3 --unit 256'
 DROPOUT = '--dropout-input 0.2 --dropout-hidden 0.2'
 ONE_TWO, TWO_TWO = (f'--net quantized --weight-bits {bits} --activation-bits 2' for bits in (1, 2))
 PEERS = {  # name of the logs in recipe/ -> the net, what another stated of it, and what ours was given beyond --seed
-    '1024': ('3 x 1024, 1 bit', '98.88 (Brevitas LFC_1W1A)', f'{WIDE} {HINGE} {DROPOUT} --epoch 200'),
-    '256': ('3 x 256, 1 bit', '97.81 (Brevitas SFC_1W1A)', f'{SMALL} {SOFTMAX} --epoch 60'),
+    '1024': ('3 x 1024, 1 bit', '98.88 (Brevitas LFC_1W1A)', f'{WIDE} {hinge()} {DROPOUT} --epoch 200'),
+    '256': ('3 x 256, 1 bit', '97.81 (Brevitas SFC_1W1A)', f'{SMALL} {softmax()} --epoch 60'),
     '1024-1-2-bit': ('3 x 1024, W 1 bit, activations 2', '98.99 (Brevitas LFC_1W2A)',
-                     f'{ONE_TWO} {WIDE} {SOFTMAX} {DROPOUT} --epoch 350'.replace('1e-5', '3e-5')),
+                     f'{ONE_TWO} {WIDE} {softmax("0.003", "3e-5")} {DROPOUT} --epoch 350'),
     '256-2-bit': ('3 x 256, 2 bits', '98.66 (Brevitas SFC_2W2A)',
-                  f'{TWO_TWO} {SMALL} {SOFTMAX} --dropout-input 0.1 --epoch 120')}
+                  f'{TWO_TWO} {SMALL} {softmax()} --dropout-input 0.1 --epoch 120')}
 ABLATIONS = {  # heading -> name of the logs -> what is on or off
     '784-1000-1000-10, 20 epochs': {name: f'`{options}`' for name, options in {
-        'decay': DECAY,
-        'decay-clip': f'{DECAY} --clip weights',
-        'decay-dropout': f'{DECAY} --dropout-input 0.1',
-        'all': HINGE,
-        'all-alpha-0.012': HINGE.replace('0.003', '0.012'),
-        'softmax': SOFTMAX,
-        '4-bit-decay-clip': f'--net quantized {DECAY} --clip weights',
-        '4-bit-dropout-0.1': f'--net quantized {SOFTMAX} --dropout-input 0.1',
-        '4-bit-dropout-0.2': f'--net quantized {SOFTMAX} --dropout-input 0.2',
-        '4-bit-alpha-0.006': f'--net quantized {SOFTMAX} --dropout-input 0.2'.replace('0.003', '0.006'),
-        '4-bit-alpha-0.012': f'--net quantized {SOFTMAX} --dropout-input 0.2'.replace('0.003', '0.012')}.items()},
+        'decay': decay(),
+        'decay-clip': f'{decay()} --clip weights',
+        'decay-dropout': f'{decay()} --dropout-input 0.1',
+        'all': hinge(),
+        'all-alpha-0.012': hinge('0.012'),
+        'softmax': softmax(),
+        '4-bit-decay-clip': f'--net quantized {decay()} --clip weights',
+        '4-bit-dropout-0.1': f'--net quantized {softmax()} --dropout-input 0.1',
+        '4-bit-dropout-0.2': f'--net quantized {softmax()} --dropout-input 0.2',
+        '4-bit-alpha-0.006': f'--net quantized {softmax("0.006")} --dropout-input 0.2',
+        '4-bit-alpha-0.012': f'--net quantized {softmax("0.012")} --dropout-input 0.2'}.items()},
     '3 x 256 binary, 10 epochs': {
         'ablation-none': 'none of them', 'ablation-all': 'all but dropout',
         'ablation-noloss': 'softmax in place of hinge', 'ablation-noglorot': 'no Glorot scale',
