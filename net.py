@@ -71,6 +71,12 @@ class MLP(chainer.Chain):
                 x = F.dropout(x, self.dropout_hidden)
         return x
 
+    def describe(self):
+        """Says in words which net this is, as :func:`describe` does of a saved one."""
+        serializer = chainer.serializers.DictionarySerializer()
+        serializer.save(self)
+        return describe(serializer.target)
+
 
 class BinaryMLP(MLP):
     """MLP with weights and activations of one bit: see :class:`MLP` for the arguments.
@@ -148,8 +154,9 @@ def describe(arrays):
     try:
         weights = [arrays[f'l{i}/W'] for i in range(1, sum(name.endswith('/W') for name in arrays) + 1)]
         sizes = '-'.join(str(n) for n in [weights[0].shape[1]] + [len(W) for W in weights])
-        bits = int(arrays['l1/bits']), int(arrays['activation_bits'])
-    except (KeyError, IndexError, TypeError, ValueError) as e:
+        weight_bits, = {int(arrays[f'l{i}/bits']) for i in range(1, len(weights) + 1)}  # the same in all layers
+        bits = weight_bits, int(arrays['activation_bits'])
+    except (LookupError, ArithmeticError, TypeError, ValueError) as e:
         raise ValueError('not a saved net of this program') from e
     if arrays.get('signed_pixels', 0):
         sizes += ' of signed pixels'

@@ -99,9 +99,11 @@ def _restore(path, arrays, trainer):
     for option, value in trainer.get_extension('Snapshot').run.items():
         if saved.get(option) != value:
             raise ValueError(f'{path}: a training with {option} {saved.get(option)}, not {value}')
+    net = trainer.updater.get_optimizer('main').target.predictor
+    before = net.describe()
     restore(path, arrays, trainer)
     try:
-        sound = _is_sound(trainer, arrays)
+        sound = net.describe() == before and _is_sound(trainer, arrays)
     except Exception:  # a stranger's log can be anything that JSON can
         sound = False
     if not sound:

@@ -278,6 +278,29 @@ def mutate_arrays(content, random_):
     return file.getvalue()
 
 
+@pytest.fixture(scope='session')
+def signed(small_mnist, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('signed')
+    assert small(folder, small_mnist, '--epoch', 1, '--signed-pixels').stderr == ''
+    return folder
+
+
+@pytest.mark.parametrize('name', ['l2/bits', 'activation_bits', 'signed_pixels'])
+@pytest.mark.parametrize('file, prefix, option', [
+    ('mlp.model', '', '--initmodel'), ('snapshot_epoch_1', 'updater/model:main/predictor/', '--resume')])
+def test_file_of_another_net(file, prefix, option, name, signed, small_mnist, tmp_path):
+    """With the same arrays, but other bits or pixels: it is refused, not trained on as what it is not."""
+    with numpy.load(signed / file) as npz:
+        arrays = dict(npz)
+    arrays[prefix + name] -= 1
+    path = tmp_path / 'other.npz'
+    numpy.savez(path, **arrays)
+    args = train_mnist.parse_arguments(['--data', str(small_mnist), '--unit', '50', '--batchsize', '50',
+                                        '--signed-pixels', option, str(path), '--out', str(tmp_path / 'out')])
+    with pytest.raises(ValueError, match=f'^{path}: '):
+        train_mnist.prepare(args)
+
+
 @pytest.mark.parametrize('kind', ['model', 'snapshot', 'data'])
 @pytest.mark.parametrize('n', [30, pytest.param(700, marks=pytest.mark.slow)])
 def test_files_of_strangers(kind, n, uninterrupted, small_mnist, tmp_path):

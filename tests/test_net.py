@@ -97,7 +97,9 @@ def test_describe():
 
 @pytest.mark.parametrize('arrays', [
     {}, {'l1/W': numpy.zeros(3)}, {'a/W': numpy.zeros((3, 2))}, {'l1/W': numpy.zeros((3, 2))},
-    {'l1/W': numpy.zeros((3, 2)), 'l1/bits': numpy.zeros(2), 'activation_bits': numpy.array('x')}])
+    {'l1/W': numpy.zeros((3, 2)), 'l1/bits': numpy.zeros(2), 'activation_bits': numpy.array('x')},
+    {**saved(BinaryMLP(7, 20, 3)), 'l2/bits': numpy.array(2)},
+    {**saved(BinaryMLP(7, 20, 3)), 'activation_bits': numpy.array(numpy.inf)}])
 def test_describe_something_else(arrays):
     with pytest.raises(ValueError, match='not a saved net of this program'):
         describe(arrays)
