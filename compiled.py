@@ -47,14 +47,18 @@ def quantize_loop(a, n, y):
 
 
 @compiled
-def adam_loop(w, g, m, v, one_minus_beta1, one_minus_beta2, eps, alpha_t, eta):
-    """Adam's update of the parameter w and its moments m and v, in place, by the gradient g; all of shape (n,)."""
+def adam_loop(w, g, m, v, one_minus_beta1, one_minus_beta2, eps, alpha_t, eta, low, high):
+    """Adam's update of the parameter w and its moments m and v, in place, by the gradient g; all of shape (n,).
+
+    w is clipped to [low, high].
+    """
     for i in range(w.size):
         gi = g[i]
         mi = m[i] + one_minus_beta1 * (gi - m[i])
         vi = v[i] + one_minus_beta2 * (gi * gi - v[i])
         m[i], v[i] = mi, vi
-        w[i] -= alpha_t / (numpy.sqrt(vi) + eps) * mi * eta
+        wi = w[i] - alpha_t / (numpy.sqrt(vi) + eps) * mi * eta
+        w[i] = low if wi < low else high if wi > high else wi
 
 
 @compiled

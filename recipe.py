@@ -90,11 +90,8 @@ def prepare_net(args, net):
 def prepare_optimizer(args, optimizer):
     """Clip and scale, as the options say, of an optimizer that is set up."""
     weights = [link.W for link in optimizer.target.links() if isinstance(link, L.Linear)]
-    if args.clip == 'all':
-        optimizer.add_hook(WeightClip())
-    else:
-        for W in weights:
-            W.update_rule.add_hook(WeightClip())
+    for param in optimizer.target.params() if args.clip == 'all' else weights:
+        param.update_rule.add_hook(WeightClip())  # to each rule, where Adam clips on the way
     if args.glorot:
         for W in weights:
             W.update_rule.hyperparam.eta = glorot_scale(W)

@@ -8,6 +8,7 @@ import compiled
 from bst import binarize
 from qst import quantize
 from test_train_mnist import log_of, same, small
+from weight_clip import WeightClip
 
 pytestmark = pytest.mark.skipif(compiled.missing is not None, reason=f'Numba cannot be used: {compiled.missing}')
 
@@ -48,13 +49,15 @@ def test_what_the_loops_cannot_take_is_left_to_numpy(array):
     assert (quantize(array, 2) == array.dtype.type(1 / 3)).all()
 
 
-def updated(optimizer, shape, dtype, order='C', **hyperparameters):
+def updated(optimizer, shape, dtype, order='C', clip=None, **hyperparameters):
     """A parameter after five updates with random gradients, and its two moments."""
     random = numpy.random.RandomState(0)
     link = chainer.Link()
     with link.init_scope():
         link.p = chainer.Parameter(numpy.asarray(random.uniform(-1, 1, shape), dtype, order=order))
     optimizer = optimizer(alpha=0.01, **hyperparameters).setup(link)
+    if clip:
+        link.p.update_rule.add_hook(WeightClip(*clip))
     for _ in range(5):
         link.p.grad = random.uniform(-1, 1, shape).astype(dtype)
         optimizer.update()
@@ -69,13 +72,28 @@ SCALAR = pytest.param((), marks=pytest.mark.skipif(
 @pytest.mark.parametrize('hyperparameters', [
     {}, {'beta1': 0.5, 'beta2': 0.9, 'eps': 0.1, 'eta': 0.3}, {'weight_decay_rate': 0.1}, {'amsgrad': True},
     {'adabound': True}])
-def test_adam_is_chainers(shape, hyperparameters, dtype):
+@pytest.mark.parametrize('clip', [None, (-1, 1), (-0.25, 0.5)])
+def test_adam_is_chainers(shape, hyperparameters, clip, dtype):
     if dtype == numpy.float16:
         hyperparameters = {'eps': 1e-3, **hyperparameters}
-    ours = updated(adam.Adam, shape, dtype, **hyperparameters)
-    theirs = updated(chainer.optimizers.Adam, shape, dtype, **hyperparameters)
+    ours = updated(adam.Adam, shape, dtype, clip=clip, **hyperparameters)
+    theirs = updated(chainer.optimizers.Adam, shape, dtype, clip=clip, **hyperparameters)
     for a, b in zip(ours, theirs):
         assert a.dtype == dtype and equal(a, b)
+
+
+def test_adam_clips_what_is_not_finite_as_the_hook_does():
+    results = []
+    for Adam in adam.Adam, chainer.optimizers.Adam:
+        link = chainer.Link()
+        with link.init_scope():
+            link.p = chainer.Parameter(numpy.array([numpy.nan, numpy.inf, -numpy.inf, 2, -2, -0.0, 0.5], 'f'))
+        optimizer = Adam().setup(link)
+        link.p.update_rule.add_hook(WeightClip())
+        link.p.grad = numpy.zeros(7, 'f')
+        optimizer.update()
+        results.append(link.p.array)
+    assert equal(*results) and numpy.isnan(results[0][0]) and results[0][1:5].tolist() == [1, -1, 1, -1]
 
 
 def test_adam_of_a_parameter_in_fortran_order():
