@@ -9,8 +9,9 @@ class WeightClip:
     .. math:: w \\leftarrow \\min(\\max(w, low), high)
 
     Only the sign (or the level) of a weight acts, so nothing else would keep its real value near the
-    point where the sign turns. All parameters of the optimizer's target are clipped, those of batch
-    normalization included; one that is not initialized yet is passed over.
+    point where the sign turns. Added to an optimizer, it clips all parameters of its target, those of batch
+    normalization included; added to a parameter's update rule, that one (which :class:`adam.Adam` does while
+    it updates). One that is not initialized yet is passed over.
 
     Args:
         low (float): Lower bound.
