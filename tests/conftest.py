@@ -4,12 +4,13 @@ import os
 import struct
 import sys
 
-import numpy
-import pytest
+# Of the programs that tests start, as they run side by side; and of this one, which NumPy asks when it is imported.
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+import numpy  # noqa: E402
+import pytest  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # the programs that tests start run side by side
 import chainer_compat  # noqa: E402,F401  (before Chainer)
 
 
