@@ -21,7 +21,8 @@ class AdamRule(adam.AdamRule):
 
     def update_core(self, param):
         hp = self.hyperparam
-        arrays = param.array, param.grad, self.state['m'], self.state['v']
+        state = self.state or {}  # there is none while the parameter is not initialized
+        arrays = param.array, param.grad, state.get('m'), state.get('v')
         if hp.weight_decay_rate or hp.amsgrad or hp.adabound or not fits(*arrays):
             super().update_core(param)
             if self.clip:
@@ -36,7 +37,7 @@ class Adam(optimizers.Adam):
     """:class:`chainer.optimizers.Adam` as a compiled loop; the results are the same, to the bit.
 
     NumPy goes over memory many times for an update, the loop once, and clips on the way if the parameter's update rule
-    is given a :class:`~weight_clip.WeightClip`: see benchmarks/README.md for what that gains.
+    is given a :class:`~weight_clip.WeightClip`: see benchmarks/README.md for what the loops gain.
     """
 
     def create_update_rule(self):

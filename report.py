@@ -150,7 +150,7 @@ class Report(chainer.training.Extension):
             axes = figure.add_subplot(1, n, i, title=name.strip('/'), xlabel='epoch')
             axes.imshow(percent.T, aspect='auto', origin='lower', norm=LogNorm(0.01, 100),
                         extent=(-0.5, len(percent) - 0.5, -1, 1))
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # three digits each, side by side
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # few, as it is narrow
             axes.set_yticks([-1, -0.5, 0, 0.5, 1])
             if i == 1:
                 axes.set_ylabel('real-valued weight')

@@ -110,6 +110,16 @@ def test_adam_of_a_parameter_without_gradient():
     assert (link.W.array == before).all()
 
 
+def test_adam_of_a_parameter_that_is_not_initialized():
+    model = chainer.Sequential(chainer.links.Linear(3, 2), chainer.links.Linear(None, 2))
+    optimizer = adam.Adam().setup(model)
+    for param in model.params():
+        param.update_rule.add_hook(WeightClip())
+    before = model[0].W.array.copy()
+    optimizer.update(lambda: chainer.functions.sum(model[0](numpy.ones((4, 3), 'f'))))  # the second is not applied
+    assert model[1].W.array is None and (model[0].W.array != before).all()
+
+
 @pytest.mark.parametrize('arguments', [[], ['--net', 'quantized']])
 def test_a_training_is_the_same_without_numba(small_mnist, tmp_path, arguments):
     (tmp_path / 'numba.py').write_text('raise ImportError("there is no Numba")')
