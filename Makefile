@@ -54,6 +54,7 @@ endif
 	@touch $@
 
 clean:
-	rm -rf .venv benchmarks/.venv-* benchmarks/.out-* .pytest_cache .hypothesis __pycache__ tests/__pycache__
+	rm -rf .venv benchmarks/.venv-* benchmarks/.out-* .pytest_cache .hypothesis .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: train test test-slow benchmark setup clean FORCE

@@ -1,12 +1,9 @@
-"""Binarization and its activation with a straight-through estimator (STE)."""
-import chainer_compat  # noqa: F401  (before Chainer)
-import chainer
+"""Binarization, and the binary activation with a straight-through estimator (STE)."""
+from chainer_compat import chainer
 from chainer import utils
 from chainer.backends import cuda
 from chainer.utils import type_check
 import numpy
-
-from compiled import binarize_loop, fits
 
 
 def binarize(a):
@@ -26,11 +23,8 @@ def binarize(a):
     """
     if isinstance(a, cuda.ndarray):
         return cuda.elementwise('T a', 'T y', 'y = a >= (T)0 ? (T)1 : (T)-1', 'binarize')(a)
+    # numpy.where with two scalars would take several times as long as this arithmetic.
     y = numpy.empty_like(a)
-    if fits(a):
-        binarize_loop(a.reshape(-1), y.reshape(-1))
-        return y
-    # Arithmetic on the truth value: numpy.where with two scalars takes several times as long.
     numpy.greater_equal(a, 0, out=y)
     y *= 2
     y -= 1
@@ -38,7 +32,7 @@ def binarize(a):
 
 
 class BST(chainer.FunctionNode):
-    """Binarization whose gradient passes straight through where the input is inside [-1, 1]."""
+    """Binarization whose gradient passes straight through where the input is in [-1, 1]."""
 
     def check_type_forward(self, in_types):
         type_check._argname(in_types, ('x',))
@@ -50,7 +44,8 @@ class BST(chainer.FunctionNode):
     def forward(self, inputs):
         x, = inputs
         if chainer.config.enable_backprop:
-            self.inside = utils.force_array(abs(x) <= 1)  # all backward needs: one byte an element
+            # Backward needs no more than this: one byte per element.
+            self.inside = utils.force_array(abs(x) <= 1)
         return self.quantize(x),
 
     def backward(self, indexes, grad_outputs):
@@ -58,7 +53,7 @@ class BST(chainer.FunctionNode):
 
 
 class STEGrad(chainer.FunctionNode):
-    """gx = gy inside, 0 outside. It is linear in gy, and so its own backward."""
+    """gx = gy inside [-1, 1], 0 outside. It is linear in gy, so it is its own backward."""
 
     def __init__(self, inside):
         self.inside = inside
@@ -82,8 +77,8 @@ def bst(x):
 
     .. math:: g_x = g_y \\text{ if } |x| \\le 1, \\text{ else } 0.
 
-    The derivative of the sign is 0 almost everywhere and would stop all learning; the estimator takes
-    that of the hard tanh, clip(x, -1, 1), in its place.
+    The derivative of the sign is 0 almost everywhere and would stop all learning. The estimator
+    uses the derivative of the hard tanh, clip(x, -1, 1), instead.
 
     Args:
         x (:class:`~chainer.Variable` or array): Float array of any shape.

@@ -6,8 +6,7 @@ import os
 import struct
 import zlib
 
-import chainer_compat  # noqa: F401  (before Chainer)
-import chainer
+from chainer_compat import chainer
 from chainer import backend
 import numpy
 

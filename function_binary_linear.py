@@ -1,6 +1,5 @@
 """Linear function with a binary weight."""
-import chainer_compat  # noqa: F401  (before Chainer)
-import chainer
+from chainer_compat import chainer
 import chainer.functions as F
 from chainer.utils import type_check
 
@@ -8,7 +7,7 @@ from bst import binarize
 
 
 class BinaryWeight(chainer.FunctionNode):
-    """Binarizes a weight; the gradient passes straight through, and nothing is kept for it."""
+    """Binarizes a weight. The gradient passes straight through, so nothing is kept for it."""
 
     def check_type_forward(self, in_types):
         type_check._argname(in_types, ('W',))
@@ -31,23 +30,26 @@ def binary_linear(x, W, b=None, n_batch_axes=1):
 
     and the gradients, for a minibatch of N inputs, are
 
-    .. math:: g_x = g_y W_b, \\quad g_W = g_y^T x, \\quad g_b = \\sum_N g_y:
+    .. math:: g_x = g_y W_b, \\quad g_W = g_y^T x, \\quad g_b = \\sum_N g_y.
 
-    the gradient with respect to :math:`W_b` goes to the real-valued W as it is (the straight-through
-    estimator). What keeps W where the sign can still turn is :class:`~weight_clip.WeightClip`.
+    The gradient with respect to :math:`W_b` is passed unchanged to the real-valued W (the
+    straight-through estimator). :class:`~weight_clip.WeightClip` keeps W where its sign can still
+    change.
 
     Args:
-        x (:class:`~chainer.Variable` or array): Float array of shape (N, K), or of more axes, of which
-            all after the first ``n_batch_axes`` are taken as one of size K.
+        x (:class:`~chainer.Variable` or array): Float array of shape (N, K), or of more axes; all
+            axes after the first ``n_batch_axes`` are flattened into one of size K.
         W (:class:`~chainer.Variable` or array): Real-valued weight, a float array of shape (M, K).
-        b (:class:`~chainer.Variable` or array): Bias of shape (M,) with the dtype of ``x``; optional.
+        b (:class:`~chainer.Variable` or array): Bias of shape (M,) with the dtype of ``x``;
+            optional.
         n_batch_axes (int): Number of leading axes of ``x`` that make up the minibatch.
 
     Returns:
         ~chainer.Variable: Float array of shape (N, M) with the dtype of ``x``.
 
     Raises:
-        chainer.utils.type_check.InvalidType: If an argument is not a float array, or the shapes do not fit.
+        chainer.utils.type_check.InvalidType: If an argument is not a float array, or the shapes
+            do not match.
 
     Source: Courbariaux et al., BinaryNet, arXiv:1602.02830, algorithm 1.
     """

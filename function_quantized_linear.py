@@ -1,13 +1,12 @@
 """Linear function with a weight of a few bits."""
-import chainer_compat  # noqa: F401  (before Chainer)
-import chainer.functions as F
+from chainer_compat import chainer
 
 from function_binary_linear import BinaryWeight
 from qst import check_bits, quantize
 
 
 class QuantizedWeight(BinaryWeight):
-    """Quantizes a weight; the gradient passes straight through, as it does when binarizing."""
+    """Quantizes a weight. The gradient passes straight through, as in :class:`BinaryWeight`."""
 
     def __init__(self, bits):
         self.bits = check_bits(bits)
@@ -28,14 +27,15 @@ def quantized_linear(x, W, b=None, bits=4, n_batch_axes=1):
 
     .. math:: g_x = g_y W_q, \\quad g_W = g_y^T x, \\quad g_b = \\sum_N g_y
 
-    (the straight-through estimator, as in :func:`~function_binary_linear.binary_linear`, which this
-    is for one bit).
+    (the straight-through estimator). With one bit, this is
+    :func:`~function_binary_linear.binary_linear`.
 
     Args:
-        x (:class:`~chainer.Variable` or array): Float array of shape (N, K), or of more axes, of which
-            all after the first ``n_batch_axes`` are taken as one of size K.
+        x (:class:`~chainer.Variable` or array): Float array of shape (N, K), or of more axes; all
+            axes after the first ``n_batch_axes`` are flattened into one of size K.
         W (:class:`~chainer.Variable` or array): Real-valued weight, a float array of shape (M, K).
-        b (:class:`~chainer.Variable` or array): Bias of shape (M,) with the dtype of ``x``; optional.
+        b (:class:`~chainer.Variable` or array): Bias of shape (M,) with the dtype of ``x``;
+            optional.
         bits (int): Number of bits of the weight, 1 to 8.
         n_batch_axes (int): Number of leading axes of ``x`` that make up the minibatch.
 
@@ -44,9 +44,10 @@ def quantized_linear(x, W, b=None, bits=4, n_batch_axes=1):
 
     Raises:
         ValueError: If ``bits`` is not a whole number from 1 to 8.
-        chainer.utils.type_check.InvalidType: If an argument is not a float array, or the shapes do not fit.
+        chainer.utils.type_check.InvalidType: If an argument is not a float array, or the shapes
+            do not match.
 
     Source: Hubara et al., Quantized Neural Networks, arXiv:1609.07061.
     """
     Wq, = QuantizedWeight(bits).apply((W,))
-    return F.linear(x, Wq, b, n_batch_axes=n_batch_axes)
+    return chainer.functions.linear(x, Wq, b, n_batch_axes=n_batch_axes)

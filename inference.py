@@ -2,31 +2,29 @@
 """Classifies pictures of digits, or the test images, with a trained net or a packed one.
 
     ./inference.py result/mlp.model               # accuracy on the test images
-    ./inference.py result/mlp.packed seven.png    # what is in the picture
-    ./inference.py result/mlp.packed pictures/    # in all of a folder
+    ./inference.py result/mlp.packed seven.png    # which digit the picture shows
+    ./inference.py result/mlp.packed pictures/    # the same for all pictures of a folder
 """
 import math
 import time
 
-import chainer_compat  # noqa: F401  (before Chainer)
-import chainer
-from chainer.backends import cuda
+from chainer_compat import chainer
 import numpy
 
-import compiled
-import net
-import packed
+import fast
 from data import read_mnist, to_input
-from picture import find_pictures, read_digit
-from program import MNIST, Parser, get_device, number, run
-from storage import read_npz, replacing
+from deploy import packed
+from deploy.picture import find_pictures, read_digit
+from support import models
+from support.program import MNIST, Parser, errors_as_one_line, get_device, number
+from support.storage import read_npz, replacing
 
 
 class Unpacked:
-    """A model that is not packed, with the interface of :class:`~packed.PackedMLP`."""
+    """A model that is not packed, with the interface of :class:`~deploy.packed.PackedMLP`."""
 
     def __init__(self, path, arrays, device):
-        self.net = net.load(path, arrays)
+        self.net = models.load(path, arrays)
         self.n_in = self.net.l1.W.shape[1]
         self.device = device
         device.use()
@@ -35,12 +33,15 @@ class Unpacked:
     def logits(self, images):
         with chainer.using_config('train', False), chainer.no_backprop_mode():
             return numpy.concatenate([
-                cuda.to_cpu(self.net(to_input(self.device.send(images[i:i + 1000]))).array)
-                for i in range(0, len(images), 1000)])
+                chainer.backends.cuda.to_cpu(
+                    self.net(to_input(self.device.send(images[i : i + 1000]))).array
+                )
+                for i in range(0, len(images), 1000)
+            ])
 
 
 def load(path, gpu):
-    """The net in a file, float or packed, and what it is in words.
+    """Loads a trained or packed net, and says in words which it is.
 
     Raises:
         ValueError: If it is not such a file; the message names it.
@@ -49,23 +50,26 @@ def load(path, gpu):
     device = get_device(gpu)
     arrays = read_npz(path)
     if 'packed_version' not in arrays:
-        return Unpacked(path, arrays, device), net.describe(arrays)
+        return Unpacked(path, arrays, device), models.describe(arrays)
     if gpu >= 0:
         raise ValueError(f'--gpu {gpu}: {path} is a packed model, which runs on the CPU')
     try:
         words = packed.describe(arrays)
-        if compiled.missing:
-            print('# computed by NumPy, many times slower than by Numba, which cannot be imported: '
-                  f'{compiled.missing}')
+        if fast.missing:
+            print(
+                '# computed by NumPy, many times slower than by Numba, which cannot be imported: '
+                f'{fast.missing}'
+            )
             return packed.PackedMLP(arrays), words
-        from xnor import XnorMLP
+        from deploy.xnor import XnorMLP
+
         return XnorMLP(arrays), words
     except ValueError as e:
         raise ValueError(f'{path}: {e}') from e
 
 
 def draw_mistakes(path, images, labels, predicted):
-    """Draws the images that were taken for another class, each with its label and what it was taken for."""
+    """Draws the misclassified images, each with its label and the predicted class."""
     from matplotlib.figure import Figure
 
     wrong = numpy.flatnonzero(predicted != labels)
@@ -85,7 +89,9 @@ def draw_mistakes(path, images, labels, predicted):
 def evaluate(model, folder, mistakes):
     _, _, images, labels = read_mnist(folder)
     if images[0].size != model.n_in:
-        raise ValueError(f'{folder}: its images have {images[0].size} pixels, and the net takes {model.n_in}')
+        raise ValueError(
+            f'{folder}: its images have {images[0].size} pixels, but the net takes {model.n_in}'
+        )
     model.logits(images[:300])  # Numba compiles at the first call
     start = time.perf_counter()
     predicted = model.logits(images).argmax(axis=1)
@@ -93,7 +99,7 @@ def evaluate(model, folder, mistakes):
     errors = int((predicted != labels).sum())
     print(f'accuracy: {1 - errors / len(labels):.4f}')
     print(f'errors: {errors} of {len(labels)} images')
-    print(f'images a second: {len(labels) / seconds:.0f}')
+    print(f'images per second: {len(labels) / seconds:,.0f}')
     if mistakes:
         draw_mistakes(mistakes, images, labels, predicted)
 
@@ -101,7 +107,7 @@ def evaluate(model, folder, mistakes):
 def classify(model, paths):
     side = math.isqrt(model.n_in)
     if side * side != model.n_in:
-        raise ValueError(f'the net takes {model.n_in} pixels, which are not those of a square picture')
+        raise ValueError(f'the net takes {model.n_in} pixels, which do not make up a square')
     for path in find_pictures(paths):
         logits, = model.logits(read_digit(path, side)[None])
         probability = numpy.exp(logits - logits.max())
@@ -109,28 +115,36 @@ def classify(model, paths):
 
 
 def main(argv=None):
-    parser = Parser(description='Classifies pictures of digits, or the test images, with a trained or packed net.')
+    parser = Parser(
+        description='Classifies pictures of digits, or the test images, with a trained or packed net.'
+    )
     parser.add_argument('model', metavar='MODEL', help='mlp.model of a training, or a packed model')
-    parser.add_argument('images', metavar='IMAGE', nargs='*',
-                        help='PNG or JPEG of one digit, or a folder of them; without, the test images')
-    parser.add_argument('--data', metavar='DIR', default=MNIST,
-                        help='folder with the data set whose test images are taken (default: MNIST)')
-    parser.add_argument('--gpu', '-g', type=number(-1, 999), metavar='ID', default=-1,
-                        help='CUDA device for a model that is not packed (default: -1, the CPU)')
-    parser.add_argument('--mistakes', metavar='FILE.png', help='draw the test images it gets wrong')
+    parser.add_argument(
+        'images', metavar='IMAGE', nargs='*',
+        help='PNG or JPEG file of one digit, or a folder of them; without it, the test images',
+    )
+    parser.add_argument(
+        '--data', metavar='DIR', default=MNIST,
+        help='folder with the data set whose test images to classify (default: MNIST)',
+    )
+    parser.add_argument(
+        '--gpu', '-g', type=number(-1, 999), metavar='ID', default=-1,
+        help='CUDA device for a model that is not packed (default: -1, the CPU)',
+    )
+    parser.add_argument(
+        '--mistakes', metavar='FILE.png', help='draw the test images that the net gets wrong'
+    )
     args = parser.parse_args(argv)
     if args.images and args.mistakes:
-        parser.error('argument --mistakes: is of the test images; give no IMAGE')
+        parser.error('argument --mistakes: works on the test images; give no IMAGE')
 
-    def main():
+    with errors_as_one_line():
         model, words = load(args.model, args.gpu)
         print(f'# {words}', flush=True)
         if args.images:
             classify(model, args.images)
         else:
             evaluate(model, args.data, args.mistakes)
-
-    run(main)
 
 
 if __name__ == '__main__':

@@ -1,10 +1,8 @@
-"""Quantization to a few bits and its activation with a straight-through estimator (STE)."""
-import chainer_compat  # noqa: F401  (before Chainer)
-from chainer.backends import cuda
+"""Quantization to a few bits, and the activation with a straight-through estimator (STE)."""
+from chainer_compat import chainer
 import numpy
 
 from bst import BST, binarize
-from compiled import fits, quantize_loop
 
 
 def check_bits(bits):
@@ -25,9 +23,10 @@ def quantize(a, bits):
 
     .. math:: quantize(a) = binarize(a) \\min(2 \\lfloor n |a| / 2 \\rfloor + 1, n) / n
 
-    The levels are the odd multiples of 1/n, 2/n apart and symmetric about 0, which is not one of them.
-    What lies beyond -1 or +1 saturates, and a tie goes away from zero. One bit is exactly
-    :func:`~bst.binarize`; with more, NaN stays NaN. float16 is computed in float32 and rounded once.
+    The levels are the odd multiples of 1/n. They are 2/n apart and symmetric about 0, which is
+    not one of them. Values beyond -1 and +1 saturate, and ties round away from zero. One bit is
+    exactly :func:`~bst.binarize`; with more bits, NaN stays NaN. float16 is computed in float32
+    and rounded once.
 
     Args:
         a (numpy.ndarray or cupy.ndarray): Float array of any shape.
@@ -45,20 +44,16 @@ def quantize(a, bits):
     n = 2 ** check_bits(bits) - 1
     if n == 1:
         return binarize(a)
-    if isinstance(a, cuda.ndarray):
+    if isinstance(a, chainer.backends.cuda.ndarray):
         real = 'double' if a.dtype == numpy.float64 else 'float'
-        return cuda.elementwise(
+        return chainer.backends.cuda.elementwise(
             'T a, int32 n', 'T y',
             f'''{real} x = a;
                 x = x > 1 ? 1 : x < -1 ? -1 : x;
                 y = (T)((2 * trunc(x * n / 2) + (a >= (T)0 ? 1 : -1)) / n)''',
             f'quantize_{real}')(a, n)
-    if fits(a):
-        y = numpy.empty_like(a)
-        quantize_loop(a.reshape(-1), a.dtype.type(n), y.reshape(-1))
-        return y
-    # For the signed a, 2 floor(n |a| / 2) + 1 is 2 trunc(n a / 2) + binarize(a). It is cut to [-1, 1] first, so
-    # that n a cannot overflow.
+    # For a signed a, 2 floor(n |a| / 2) + 1 is 2 trunc(n a / 2) + binarize(a). Clipping first
+    # keeps n a from overflowing.
     y = numpy.asarray(numpy.clip(a, -1, 1, dtype=numpy.promote_types(a.dtype, numpy.float32)))
     y *= n / 2
     numpy.trunc(y, out=y)

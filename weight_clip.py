@@ -1,6 +1,5 @@
-"""Optimizer hook that keeps the real-valued weights inside an interval."""
-import chainer_compat  # noqa: F401  (before Chainer)
-import chainer
+"""Optimizer hook that keeps the real-valued weights in an interval."""
+from chainer_compat import chainer
 
 
 class WeightClip:
@@ -8,10 +7,10 @@ class WeightClip:
 
     .. math:: w \\leftarrow \\min(\\max(w, low), high)
 
-    Only the sign (or the level) of a weight acts, so nothing else would keep its real value near the
-    point where the sign turns. Added to an optimizer, it clips all parameters of its target, those of batch
-    normalization included; added to a parameter's update rule, that one (which :class:`adam.Adam` does while
-    it updates). One that is not initialized yet is passed over.
+    Only the sign (or the level) of a weight takes part in the computation, so nothing else would
+    keep its real value near the point where the sign changes. Added to an optimizer, the hook
+    clips all parameters of its target, those of batch normalization included; added to the update
+    rule of one parameter, only that one. Parameters that are not initialized yet are skipped.
 
     Args:
         low (float): Lower bound.
@@ -27,9 +26,10 @@ class WeightClip:
         >>> optimizer = chainer.optimizers.Adam().setup(model)
         >>> optimizer.add_hook(WeightClip())
     """
+
     name = 'WeightClip'
     call_for_each_param = True
-    timing = 'post'  # after the update: a hook of Chainer's is called before it unless it says so
+    timing = 'post'  # Chainer calls a hook before the update unless the hook asks for this.
 
     def __init__(self, low=-1.0, high=1.0):
         if not low < high:

@@ -19,13 +19,12 @@ import numpy
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-import chainer_compat  # noqa: E402,F401  (before Chainer)
-import chainer  # noqa: E402
-import chainer.links as L  # noqa: E402
+from chainer_compat import chainer
+import chainer.links as L
 
-from data import read_mnist, to_input  # noqa: E402
-from net import BinaryMLP, QuantizedMLP  # noqa: E402
-from program import get_device  # noqa: E402
+from data import read_mnist, to_input
+from net import BinaryMLP, QuantizedMLP
+from support.program import get_device
 
 problems = []
 

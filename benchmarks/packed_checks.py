@@ -12,26 +12,27 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-import chainer_compat  # noqa: E402,F401  (before Chainer)
-import chainer  # noqa: E402
-import numba  # noqa: E402
-import numpy  # noqa: E402
-from numba.extending import intrinsic  # noqa: E402
+from chainer_compat import chainer
+import numba
+import numpy
+from numba.extending import intrinsic
 
-import net as nets  # noqa: E402
-from data import read_mnist, to_input  # noqa: E402
-from pack import pack  # noqa: E402
-from packed import PackedMLP  # noqa: E402
-from program import MNIST  # noqa: E402
-from storage import read_npz  # noqa: E402
-from xnor import XnorMLP, hidden_layer  # noqa: E402
+from data import read_mnist, to_input
+from deploy.fold import fold
+from deploy.packed import PackedMLP
+from deploy.xnor import XnorMLP
+from fast.xnor import hidden_layer
+from net import BinaryMLP
+from support import models
+from support.program import MNIST
+from support.storage import read_npz
 
 
 def count(path):
     """One row of the table."""
     arrays = read_npz(path)
-    net = nets.load(path, arrays)
-    packed = pack(net)
+    net = models.load(path, arrays)
+    packed = fold(net)
     plain, fast = PackedMLP(packed), XnorMLP(packed)
     images = read_mnist(MNIST)[2]
     pixels = images.reshape(len(images), -1)
@@ -50,7 +51,7 @@ def count(path):
             logits.append(net[f'bn{net.n_layers + 1}'](net[f'l{net.n_layers + 1}'](h)).array)
     classes = numpy.concatenate(logits).argmax(axis=1)
     same = (classes != fast.logits(images).argmax(axis=1)).sum()
-    print(f'| {nets.describe(arrays)[2:]} | {same} of {len(images):,} | {differ:,} of {units:,} |', flush=True)
+    print(f'| {models.describe(arrays)[2:]} | {same} of {len(images):,} | {differ:,} of {units:,} |', flush=True)
 
 
 @intrinsic
@@ -75,7 +76,7 @@ def roofline():
     memory = numpy.random.RandomState(0).randint(0, 2 ** 62, 4104).astype(numpy.uint64)
     words = memory[-memory.ctypes.data // 8 % 8:][:2048]
     numpy.random.seed(0)
-    net = XnorMLP(pack(nets.BinaryMLP(784, 1024, 10)))
+    net = XnorMLP(fold(BinaryMLP(784, 1024, 10)))
     W, greatest = net.weights[0]
     X = numpy.random.RandomState(0).randint(0, 2 ** 62, (500, 1, 16)).astype(numpy.uint64)
     Y = numpy.empty_like(X)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Shows where the time of one training step on the CPU goes, and what each thing that is there for speed gains.
+"""Shows where the time of a training step on the CPU goes, and what each part of fast/ gains.
 
     .venv/bin/python benchmarks/profile_step.py [--net quantized] [--rounds 15]
 
@@ -15,20 +15,18 @@ from types import SimpleNamespace
 from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-import chainer_compat  # noqa: E402,F401  (before Chainer)
-from chainer import FunctionNode  # noqa: E402
-import chainer.links as L  # noqa: E402
-from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy  # noqa: E402
-import numpy  # noqa: E402
+from chainer_compat import chainer
+import chainer.links as L
+from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
+import numpy
 
-import adam  # noqa: E402
-import bst  # noqa: E402
-import compiled  # noqa: E402
-import fused_layer  # noqa: E402
-from data import Minibatches, read_mnist  # noqa: E402
-from net import BinaryMLP, QuantizedMLP  # noqa: E402
-from program import MNIST  # noqa: E402
-from weight_clip import WeightClip  # noqa: E402
+import bst
+import fast
+import net as nets
+from data import Minibatches, read_mnist
+from fast import adam, fused_layer, loops
+from support.program import MNIST
+from weight_clip import WeightClip
 
 STEPS = 20
 
@@ -65,23 +63,31 @@ def main():
     parser.add_argument('--net', choices=('binary', 'quantized'), default='binary')
     parser.add_argument('--rounds', type=int, default=15)
     args = parser.parse_args()
-    if compiled.missing:
-        parser.error(f'there are no compiled loops: {compiled.missing}')
-    import xnor
+    if fast.missing:
+        parser.error(f'there are no compiled loops: {fast.missing}')
+    from fast import xnor
 
     images, labels, _, _ = read_mnist(MNIST)
     iterator = Minibatches(images, labels, 100, seed=0)
-    net = (BinaryMLP if args.net == 'binary' else QuantizedMLP)(784, 1000, 10)
-    model = L.Classifier(net)
-    optimizer = adam.Adam().setup(model)
-    for param in model.params():
-        param.update_rule.add_hook(WeightClip())
+    name = 'BinaryMLP' if args.net == 'binary' else 'QuantizedMLP'
 
-    def steps(n=STEPS):
-        start = perf_counter()
-        for _ in range(n):
-            optimizer.update(model, *next(iterator))
-        return perf_counter() - start
+    def training(Net, Adam):
+        """A net, and a function that times so many steps of its training."""
+        net = Net(784, 1000, 10)
+        optimizer = Adam().setup(L.Classifier(net))
+        optimizer.add_hook(WeightClip())
+
+        def steps(n=STEPS):
+            start = perf_counter()
+            for _ in range(n):
+                optimizer.update(optimizer.target, *next(iterator))
+            return perf_counter() - start
+
+        return net, steps
+
+    net, steps = training(getattr(fast, name), fast.Adam)
+    _, linked_steps = training(getattr(nets, name), fast.Adam)
+    _, plain_steps = training(getattr(nets, name), chainer.optimizers.Adam)
 
     clock = Clock()
     layers = {id(net[f'bn{i}']): i for i in range(1, net.n_layers + 2)}
@@ -96,11 +102,11 @@ def main():
             **{**vars(numpy), 'dot': clock.timed(numpy.dot, 'matrix products')})),
         clock.patch(xnor, 'all_signs', 'products of bits, and binarizing for them'),
         clock.patch(xnor, 'binary_linear', 'products of bits, and binarizing for them'),
-        clock.patch(fused_layer, 'quantize', 'quantizing the other weights'),
-        clock.patch(fused_layer, 'normalize_loop', 'batch normalization'),
-        clock.patch(fused_layer, 'normalize_backward_loop', 'batch normalization'),
-        clock.patch(bst.BST, 'forward', 'activations'),
-        clock.patch(bst.STEGrad, 'forward', 'activations')]
+        clock.patch(loops, 'quantize', 'quantizing'),
+        clock.patch(loops, 'statistics_loop', 'batch normalization'),
+        clock.patch(loops, 'normalize_loop', 'batch normalization'),
+        clock.patch(loops, 'normalize_backward_loop', 'batch normalization'),
+        clock.patch(bst.STEGrad, 'forward', 'activations, backward')]
 
     def profile(patches):
         """Seconds of each part, by round, the whole and what the parts leave of it."""
@@ -122,35 +128,30 @@ def main():
     table('inside the layers', {name: seconds for name, seconds in profile(inner).items()
                                 if name not in outer})
 
-    def no(*args):
-        return False
-
     ways = {
-        'as it is': [],
-        'without products of bits': [mock.patch.object(xnor, 'all_signs', no)],
-        'by the links, without fused layers': [mock.patch('net.fits', no)],
-        'without any compiled loop': [mock.patch.object(compiled, 'missing', 'switched off')]}
+        'as it is': steps,
+        'without products by XNOR': steps,
+        'nets of net.py, without fused layers': linked_steps,
+        "nets of net.py and Chainer's Adam": plain_steps}
     if args.net == 'quantized':
-        del ways['without products of bits']
+        del ways['without products by XNOR']
     times = {name: [] for name in ways}
     for _ in range(args.rounds):
-        for name, patches in ways.items():
-            for patch in patches:
-                patch.start()
-            steps(3)
-            times[name].append(steps())
-            for patch in patches:
-                patch.stop()
+        for name, way in ways.items():
+            all_signs = (lambda x: False) if 'XNOR' in name else xnor.all_signs
+            with mock.patch.object(xnor, 'all_signs', all_signs):
+                way(3)
+                times[name].append(way())
     table('whole step', times)
 
-    def nodes():
-        with mock.patch.object(FunctionNode, 'apply', autospec=True, side_effect=FunctionNode.apply) as apply:
-            steps(1)
-        return apply.call_count
+    def nodes(way):
+        apply = chainer.FunctionNode.apply
+        with mock.patch.object(
+                chainer.FunctionNode, 'apply', autospec=True, side_effect=apply) as count:
+            way(1)
+        return count.call_count
 
-    with mock.patch('net.fits', no):
-        by_the_links = nodes()
-    print(f'nodes that Chainer makes in a step: {nodes()}, by the links {by_the_links}')
+    print(f'nodes that Chainer makes in a step: {nodes(steps)}, by the links {nodes(linked_steps)}')
 
 
 if __name__ == '__main__':

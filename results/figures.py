@@ -17,10 +17,10 @@ from PIL import Image
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
-from packed import PackedMLP  # noqa: E402  (of the folder above, as are the next)
-from picture import find_pictures, read_digit  # noqa: E402
-from qst import quantize  # noqa: E402
-from storage import read_npz  # noqa: E402
+from deploy.packed import PackedMLP
+from deploy.picture import find_pictures, read_digit
+from qst import quantize
+from support.storage import read_npz
 
 COLUMNS = 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy'
 

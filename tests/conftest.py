@@ -1,26 +1,25 @@
-"""What the tests share: where the modules are, the two kinds of array, and the MNIST that is read once."""
-import gzip
+"""What the tests share: NumPy or CuPy, MNIST read once, and which tests are skipped."""
 import os
-import struct
 import sys
 
-# Of the programs that tests start, as they run side by side; and of this one, which NumPy asks when it is imported.
+# The tests and the programs they start run side by side. NumPy reads this when it is imported.
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 import numpy  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-import chainer_compat  # noqa: E402,F401  (before Chainer)
+import chainer_compat  # noqa: E402, F401  (must come before any test imports Chainer)
+from helpers import write_dataset  # noqa: E402
 
 
 def pytest_addoption(parser):
-    parser.addoption('--slow', action='store_true', help='run every fault and file of strangers')
+    parser.addoption('--slow', action='store_true', help='run all faults and untrusted files')
 
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'gpu: needs CuPy and a CUDA device')
-    config.addinivalue_line('markers', 'slow: runs with --slow only')
+    config.addinivalue_line('markers', 'slow: runs only with --slow')
 
 
 def why_no_gpu():
@@ -66,24 +65,6 @@ def dtype(request):
 def mnist():
     import data
     return data.read_mnist(os.path.join(ROOT, 'mnist'))
-
-
-def write_idx(path, array):
-    """Writes an IDX file, compressed if its name says so: the reverse of data.read_idx."""
-    header = struct.pack(f'>{1 + array.ndim}I', 0x800 + array.ndim, *array.shape)
-    with (gzip.open if str(path).endswith('.gz') else open)(path, 'wb') as f:
-        f.write(header + array.astype(numpy.uint8).tobytes())
-
-
-def write_dataset(folder, train_images, train_labels, test_images, test_labels, prefix='', test='t10k',
-                  ending=''):
-    folder.mkdir(exist_ok=True)
-    for name, array in ((f'{prefix}train-images-idx3-ubyte', train_images),
-                        (f'{prefix}train-labels-idx1-ubyte', train_labels),
-                        (f'{prefix}{test}-images-idx3-ubyte', test_images),
-                        (f'{prefix}{test}-labels-idx1-ubyte', test_labels)):
-        write_idx(folder / (name + ending), array)
-    return folder
 
 
 @pytest.fixture(scope='session')

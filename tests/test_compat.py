@@ -10,7 +10,7 @@ import chainer.functions as F
 import numpy
 import pytest
 
-from conftest import ROOT
+from helpers import ROOT
 
 
 

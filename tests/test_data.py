@@ -7,7 +7,7 @@ import chainer
 import numpy
 import pytest
 
-from conftest import ROOT, write_dataset, write_idx
+from helpers import ROOT, write_dataset, write_idx
 from data import Minibatches, read_idx, read_mnist, to_input
 
 

@@ -12,9 +12,8 @@ import numpy
 import pytest
 
 import train_mnist
-from conftest import ROOT
-from storage import read_npz
-from test_train_mnist import log_of, same, small
+from helpers import ROOT, log_of, same, small
+from support.storage import read_npz
 
 EPOCHS = 3
 
@@ -137,7 +136,7 @@ def test_killed_when_all_was_trained(uninterrupted, small_mnist, tmp_path):
 
 def test_no_snapshot_to_resume_from(uninterrupted, small_mnist, tmp_path):
     result = small(tmp_path, small_mnist, '--epoch', EPOCHS, '--resume', 'auto')
-    assert f'no snapshot in {tmp_path} to resume from: start afresh\n' in result.stdout
+    assert f'no snapshot in {tmp_path} to resume from: starting afresh\n' in result.stdout
     assert same(tmp_path / 'mlp.model', uninterrupted / 'mlp.model')
 
 
@@ -145,7 +144,7 @@ def test_newest_snapshot_is_of_another_training(uninterrupted, small_mnist, tmp_
     small(tmp_path, small_mnist, '--epoch', 1)
     result = small(tmp_path, small_mnist, '--seed', 1, '--resume')
     assert result.returncode == 2
-    assert result.stderr == (f'train_mnist.py: {tmp_path}/snapshot_epoch_1: a training with --seed 0, not 1\n')
+    assert result.stderr == (f'train_mnist.py: {tmp_path}/snapshot_epoch_1: belongs to a training with --seed 0, and this one is with --seed 1\n')
 
 
 def one_line(process, status=1):
@@ -227,7 +226,7 @@ def test_interrupted(small_mnist, tmp_path, uninterrupted):
     process.send_signal(signal.SIGINT)
     line = one_line(process, status=130)
     assert 'interrupted in epoch ' in line
-    snapshot = line.split('the same command with --resume ')[1]
+    snapshot = line.split('add --resume ')[1].split()[0]
     assert os.path.exists(snapshot)
 
 
@@ -331,7 +330,7 @@ def test_files_of_strangers(kind, n, uninterrupted, small_mnist, tmp_path):
             trainer.stop_trigger = lambda trainer, last=trainer.updater.iteration + 12: (
                 trainer.updater.iteration >= last)
             try:
-                train_mnist.train(trainer)
+                train_mnist.train(args, trainer)
             except FloatingPointError as e:  # the numbers may be any
                 assert 'the loss became' in str(e)
         path.write_bytes(originals[path])

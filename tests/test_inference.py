@@ -7,11 +7,10 @@ from PIL import Image
 import numpy
 import pytest
 
-from conftest import ROOT
+from deploy.fold import fold
+from helpers import ROOT, logits_of, trained
 from net import BinaryMLP
-from pack import pack
-from storage import save_arrays, save_npz
-from test_packed import logits_of, trained
+from support.storage import save_arrays, save_npz
 
 
 def inference(*arguments, **environment):
@@ -25,8 +24,8 @@ def folder(tmp_path_factory, mnist):
     folder = tmp_path_factory.mktemp('models')
     net = trained(*mnist[:2], 0, 200, 2, 1, 1, steps=300)
     save_npz(str(folder / 'mlp.model'), net)
-    save_arrays(str(folder / 'mlp.packed'), pack(net))
-    save_arrays(str(folder / 'oblong.packed'), pack(BinaryMLP(12, 5, 3)))
+    save_arrays(str(folder / 'mlp.packed'), fold(net))
+    save_arrays(str(folder / 'oblong.packed'), fold(BinaryMLP(12, 5, 3)))
     errors = int((logits_of(net, mnist[2]).argmax(axis=1) != mnist[3]).sum())
     return folder, net, errors
 
@@ -39,7 +38,7 @@ def test_accuracy(folder, name, words, tmp_path):
     lines = result.stdout.splitlines()
     assert lines[0] == f'# {words} 784-200-200-10' or lines[0].startswith('# computed by NumPy')
     assert lines[-3:-1] == [f'accuracy: {1 - errors / 10000:.4f}', f'errors: {errors} of 10000 images']
-    assert lines[-1].startswith('images a second: ') and float(lines[-1].split()[-1]) > 0
+    assert lines[-1].startswith('images per second: ') and float(lines[-1].split()[-1].replace(',', '')) > 0
     with Image.open(tmp_path / 'wrong.png') as picture:
         assert picture.format == 'PNG' and min(picture.size) > 300
 
@@ -96,9 +95,9 @@ def test_bad_input(folder, small_mnist, tmp_path):
             ([tmp_path / 'text'], f'{tmp_path}/text: damaged, or not a file that this program saved'),
             ([models / 'mlp.packed', tmp_path / 'blank.png'], f'{tmp_path}/blank.png: shows nothing'),
             ([models / 'oblong.packed', tmp_path / 'blank.png'], 'the net takes 12 pixels'),
-            ([models / 'oblong.packed'], 'its images have 784 pixels, and the net takes 12'),
+            ([models / 'oblong.packed'], 'its images have 784 pixels, but the net takes 12'),
             ([models / 'mlp.packed', '--data', tmp_path], f'{tmp_path}: there is no file train-images'),
-            ([models / 'mlp.packed', 'x.png', '--mistakes', 'y.png'], 'argument --mistakes: is of the test images'),
+            ([models / 'mlp.packed', 'x.png', '--mistakes', 'y.png'], 'argument --mistakes: works on the test images'),
             ([models / 'mlp.packed', '--mistakes', tmp_path / 'no/y.png'], f'{tmp_path}/no/y.png: No such file'),
             ([models / 'mlp.model', '--gpu', 'x'], 'argument --gpu/-g: must be a whole number')]:
         result = inference(*arguments)

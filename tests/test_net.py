@@ -6,19 +6,14 @@ import pytest
 
 from bst import binarize
 from data import to_input
-from net import BinaryMLP, QuantizedMLP, describe
+from net import BinaryMLP, QuantizedMLP
 from qst import quantize
-
-
-def saved(net):
-    serializer = chainer.serializers.DictionarySerializer()
-    serializer.save(net)
-    return serializer.target
+from support.storage import arrays_of
 
 
 def by_hand(net, x, weight_bits, activation_bits):
     """The net in test mode, written out in NumPy."""
-    p = saved(net)
+    p = arrays_of(net)
     for i in range(1, net.n_layers + 2):
         x = x @ quantize(p[f'l{i}/W'], weight_bits).T + p[f'l{i}/b']
         x = (x - p[f'bn{i}/avg_mean']) / numpy.sqrt(p[f'bn{i}/avg_var'] + 2e-5)
@@ -51,7 +46,6 @@ def test_shapes_and_names():
 
 def test_hidden_activations_are_quantized(monkeypatch):
     net = QuantizedMLP(7, 20, 3, activation_bits=2)
-    monkeypatch.setattr('net.fits', lambda x, l, bn: False)  # have it apply the links
     seen = []
     for i in (2, 3):
         link = net[f'l{i}']
@@ -87,22 +81,6 @@ def test_it_learns(xp, mnist):
 def test_bits_out_of_range(bits):
     with pytest.raises(ValueError, match='bits must be a whole number from 1 to 8'):
         QuantizedMLP(7, 20, 3, 2, *bits)
-
-
-def test_describe():
-    assert describe(saved(BinaryMLP(784, 100, 10))) == 'a binary net 784-100-100-10'
-    assert describe(saved(QuantizedMLP(7, 20, 3, 1, 2, 3))) == (
-        'a quantized net 7-20-3, W 2 bits, activations 3 bits')
-
-
-@pytest.mark.parametrize('arrays', [
-    {}, {'l1/W': numpy.zeros(3)}, {'a/W': numpy.zeros((3, 2))}, {'l1/W': numpy.zeros((3, 2))},
-    {'l1/W': numpy.zeros((3, 2)), 'l1/bits': numpy.zeros(2), 'activation_bits': numpy.array('x')},
-    {**saved(BinaryMLP(7, 20, 3)), 'l2/bits': numpy.array(2)},
-    {**saved(BinaryMLP(7, 20, 3)), 'activation_bits': numpy.array(numpy.inf)}])
-def test_describe_something_else(arrays):
-    with pytest.raises(ValueError, match='not a saved net of this program'):
-        describe(arrays)
 
 
 def test_weights_that_act_have_two_values():

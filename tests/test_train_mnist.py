@@ -1,7 +1,6 @@
 """The program, run as its users run it."""
 import concurrent.futures
 import contextlib
-import json
 import os
 import pty
 import re
@@ -11,35 +10,13 @@ import sys
 import numpy
 import pytest
 
-import compiled
-from conftest import ROOT, write_dataset
-from storage import read_npz
+import fast
+from helpers import ROOT, log_of, same, small, train, write_dataset
+from support.storage import read_npz
 
 HEADER = ('epoch       main/loss   validation/main/loss  main/accuracy  validation/main/accuracy  '
           'elapsed_time')
 FILES = ['accuracy.png', 'cg.dot', 'log', 'loss.png', 'mlp.model', 'mlp.state', 'weights.png']
-
-
-def train(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, os.path.join(ROOT, 'train_mnist.py'), *map(str, arguments)],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, **environment})
-
-
-def small(folder, data, *arguments, **environment):
-    """A training of seconds: 600 images, a small net."""
-    return train('--data', data, '--unit', 50, '--batchsize', 50, '--out', folder, *arguments, **environment)
-
-
-def log_of(folder):
-    """The log without its times."""
-    with open(os.path.join(folder, 'log')) as f:
-        return [{k: v for k, v in row.items() if k != 'elapsed_time'} for row in json.load(f)]
-
-
-def same(a, b):
-    a, b = read_npz(str(a)), read_npz(str(b))
-    return a.keys() == b.keys() and all(numpy.array_equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize('arguments, net', [
@@ -48,7 +25,7 @@ def test_one_epoch_of_mnist_reaches_95_percent(tmp_path, arguments, net):
     result = train('--epoch', 1, '--out', tmp_path, *arguments)
     assert result.stderr == ''
     lines = result.stdout.splitlines()
-    if compiled.missing:
+    if fast.missing:
         assert lines.pop(5).startswith('# computed by NumPy')
     assert lines[:9] == ['GPU: -1', f'# net: {net}', '# unit: 1000', '# Minibatch-size: 100', '# epoch: 1',
                          '', 'load MNIST dataset', 'graph generated', HEADER]
@@ -183,8 +160,8 @@ BAD = {
     'half a seed': ('--seed 0.5', 'argument --seed: must be'),
     'bits 0': ('--net quantized --weight-bits 0', 'argument --weight-bits: must be a whole number from 1 to 8'),
     'bits 9': ('--net quantized --activation-bits 9', 'argument --activation-bits: must be'),
-    'bits of a binary net': ('--weight-bits 4', 'argument --weight-bits: is for --net quantized'),
-    'bits of a binary net 2': ('--activation-bits 1', 'argument --activation-bits: is for --net quantized'),
+    'bits of a binary net': ('--weight-bits 4', 'argument --weight-bits: only for --net quantized'),
+    'bits of a binary net 2': ('--activation-bits 1', 'argument --activation-bits: only for --net quantized'),
     'smaller epoch than resumed': ('--epoch 1 --resume {folder}/snapshot', '/snapshot: has 3 epochs already, more than --epoch 1'),
     'initmodel and resume': ('--initmodel {folder}/model --resume {folder}/snapshot',
                              'give --initmodel or --resume'),
@@ -202,7 +179,7 @@ BAD = {
     'another program\'s model': ('--initmodel {folder}/foreign', '/foreign: not a saved net of this program'),
     'optimizer as model': ('--initmodel {folder}/mlp.state', '/mlp.state: not a saved net of this program'),
     'model of another size': ('--unit 40 --initmodel {folder}/model',
-                              '/model: holds a binary net 784-50-50-10, and this training is of '
+                              '/model: holds a binary net 784-50-50-10, but this training is of '
                               'a binary net 784-40-40-10'),
     'model of another net': ('--net quantized --initmodel {folder}/model',
                              'this training is of a quantized net 784-50-50-10, W 4 bits, activations 4 bits'),
@@ -211,11 +188,11 @@ BAD = {
     'model as snapshot': ('--resume {folder}/model', '/model: not a snapshot of this program'),
     'half a snapshot': ('--resume {folder}/half', '/half: damaged, or not a file that this program saved'),
     'snapshot of another size': ('--unit 40 --resume {folder}/snapshot',
-                                 '/snapshot: a training with --unit 50, not 40'),
+                                 '/snapshot: belongs to a training with --unit 50, and this one is with --unit 40'),
     'snapshot of another net': ('--net quantized --resume {folder}/snapshot',
-                                '/snapshot: a training with --net binary, not quantized'),
+                                '/snapshot: belongs to a training with --net binary, and this one is with --net quantized'),
     'snapshot of another seed': ('--seed 7 --resume {folder}/snapshot',
-                                 '/snapshot: a training with --seed 0, not 7'),
+                                 '/snapshot: belongs to a training with --seed 0, and this one is with --seed 7'),
     'no CuPy': ('--gpu 0', '--gpu 0: CuPy is not installed', {'without': True}),
     'no CUDA device': ('--gpu 0', '--gpu 0: CuPy finds no usable CUDA device (cudaErrorNoDevice: none)', {}),
     'no such CUDA device': ('--gpu 5', '--gpu 5: there is no such CUDA device; there are: 0, 1', {'devices': 2}),

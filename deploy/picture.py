@@ -1,4 +1,4 @@
-"""Picture files to images as MNIST's are: one bright digit on black, scaled and centred."""
+"""Picture files to images like those of MNIST: one bright digit on black, scaled and centred."""
 import os
 import warnings
 
@@ -9,7 +9,7 @@ ENDINGS = '.png', '.jpg', '.jpeg'
 
 
 def find_pictures(paths):
-    """The pictures named, and those in the folders named, in order of their names.
+    """The given pictures, and those in the given folders, sorted by name.
 
     Raises:
         ValueError: If there is no such file, or a folder holds no picture.
@@ -39,7 +39,7 @@ def _grey(path):
                     picture = picture.convert('RGBA')
                     alpha = numpy.asarray(picture)[..., 3] / 255.0
                     ink = numpy.asarray(picture.convert('L'), numpy.float32)
-                    # On a ground that the ink stands out from: white under dark ink, black under light.
+                    # A background with contrast: white behind dark ink, black behind light ink.
                     ground = 255.0 if (alpha * (255 - ink)).sum() >= (alpha * ink).sum() else 0.0
                     return alpha * ink + (1 - alpha) * ground
                 grey = numpy.asarray(picture.convert('L'), numpy.float32)
@@ -49,10 +49,10 @@ def _grey(path):
 def read_digit(path, side=28):
     """Reads a picture of one digit, dark on light or light on dark, of any size.
 
-    It is brought to ``side`` x ``side`` pixels in the way that MNIST was made: the digit, scaled with its
-    proportions kept so that the longer of its sides is 20 of 28 pixels, is placed with its centre of mass in the
-    middle. What the border shows is the background, and what differs from it by less than a fifth of the greatest
-    difference counts as background too.
+    The digit is scaled and centred as those of MNIST were: its longer side becomes 20 of 28 pixels,
+    its proportions are kept, and its centre of mass is placed in the middle. The border shows the
+    background; whatever differs from it by less than a fifth of the largest difference counts as
+    background, too.
 
     Args:
         path (str): PNG or JPEG file.
@@ -62,17 +62,17 @@ def read_digit(path, side=28):
         array: uint8 array of shape (side, side), the digit bright on black.
 
     Raises:
-        ValueError: If it is not such a file, or shows nothing; the message names it.
+        ValueError: If it is not a PNG or JPEG file, or shows nothing; the message names it.
         OSError: If the file cannot be opened.
 
     Source: the steps are those described with MNIST itself, http://yann.lecun.com/exdb/mnist/.
     """
     with open(path, 'rb'):
-        pass  # what the system refuses keeps its own words
+        pass  # let open() raise its own error
     try:
         grey = _grey(path)
-    except Exception as e:  # whatever a stranger's file makes Pillow raise
-        raise ValueError(f'{path}: not a sound PNG or JPEG file: {e}') from e
+    except Exception as e:  # An untrusted file can make Pillow raise anything.
+        raise ValueError(f'{path}: not a valid PNG or JPEG file: {e}') from e
     ground = numpy.median(numpy.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
     ink = grey - ground
     if abs(ink.min()) > ink.max():
@@ -89,7 +89,7 @@ def read_digit(path, side=28):
         (size[1], size[0]), Image.Resampling.BOX if max(ink.shape) > box else Image.Resampling.BICUBIC))
     small = numpy.clip(small / small.max(), 0, 1)
     image = numpy.zeros((side, side), numpy.uint8)
-    # MNIST's middle is the pixel in row and column 14, counted from 0.
+    # The middle of MNIST's images is the pixel in row and column 14, counted from 0.
     start = [int(numpy.clip(round(side / 2 - small.sum(axis=1 - axis) @ numpy.arange(n) / small.sum()), 0, side - n))
              for axis, n in enumerate(size)]
     image[start[0]:start[0] + size[0], start[1]:start[1] + size[1]] = numpy.rint(255 * small)

@@ -1,29 +1,36 @@
-"""What a training leaves to look at: the log, the curves, the weights' distribution, the graph."""
+"""What a training reports: log, table, curves, distribution of the weights, graph."""
 import json
 import logging
 import os
+import sys
 import time
 
-import chainer_compat  # noqa: F401  (before Chainer)
-import chainer
+from chainer_compat import chainer
 from chainer import computational_graph
 from chainer.backends import cuda
 from chainer.training import extensions
 import numpy
 
-from storage import replacing
+from support.storage import replacing
 
-COLUMNS = ['epoch', 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy',
-           'elapsed_time']  # of the table, and of each row of the log
+# The columns of the table, and of each row of the log.
+COLUMNS = [
+    'epoch',
+    'main/loss',
+    'validation/main/loss',
+    'main/accuracy',
+    'validation/main/accuracy',
+    'elapsed_time',
+]
 
-# Matplotlib logs that it builds its font cache, or where: nothing a user could do anything about.
+# Matplotlib logs that and where it builds its font cache, which no user needs to know.
 logging.getLogger('matplotlib').setLevel(logging.ERROR)
 
 
 class Evaluator(extensions.Evaluator):
-    """Chainer's Evaluator, except that a shorter last minibatch counts by its size.
+    """Chainer's Evaluator, except that it weights each minibatch by its size.
 
-    So ``validation/main/accuracy`` is the share of the examples, for any minibatch size.
+    So ``validation/main/accuracy`` is exact for any minibatch size, also if the last is smaller.
     """
 
     def evaluate(self):
@@ -41,9 +48,9 @@ class Evaluator(extensions.Evaluator):
 
 
 class FailOnNonFinite(chainer.training.Extension):
-    """Trainer extension that stops a training whose loss is not finite, before anything more is saved.
+    """Trainer extension that stops a training whose loss is not finite, before more is saved.
 
-    On a GPU it looks once an epoch, since each look waits for the device.
+    On a GPU it checks once per epoch, since each check waits for the device.
 
     Raises:
         FloatingPointError: If the loss was NaN or infinite; the message says when.
@@ -60,6 +67,28 @@ class FailOnNonFinite(chainer.training.Extension):
             raise FloatingPointError(
                 f'the loss became {float(self.total)} in epoch {epoch}, ' + ('at' if on_cpu else 'by') +
                 f' iteration {updater.iteration}')
+
+
+class _WithoutTerminalControl:
+    """Standard output without the control sequences that Chainer's PrintReport writes."""
+
+    def write(self, text):
+        if text != '\033[J':
+            sys.stdout.write(text)
+
+    def flush(self):
+        sys.stdout.flush()
+
+
+class PrintReport(extensions.PrintReport):
+    """Chainer's PrintReport, in plain text where standard output is not a terminal.
+
+    Args:
+        entries (list of str): The columns.
+    """
+
+    def __init__(self, entries):
+        super().__init__(entries, out=sys.stdout if sys.stdout.isatty() else _WithoutTerminalControl())
 
 
 class Graph(chainer.training.Extension):
@@ -82,10 +111,11 @@ class Graph(chainer.training.Extension):
 class Report(chainer.training.Extension):
     """Trainer extension that writes ``log``, ``loss.png``, ``accuracy.png`` and ``weights.png``.
 
-    ``log`` has what :class:`~chainer.training.extensions.LogReport` collected, as JSON; the first two
-    pictures draw it. ``weights.png`` shows, for each linear layer, how its real-valued weights are
-    distributed over [-1, 1] before the training and after each epoch. The log is written after each epoch,
-    the pictures then too if the last are ten seconds old (drawing takes half a second), and at the end.
+    ``log`` contains what :class:`~chainer.training.extensions.LogReport` collected, as JSON; the
+    first two pictures plot it. ``weights.png`` shows, for each linear layer, how its real-valued
+    weights are distributed over [-1, 1] before the training and after each epoch. The log is
+    written after each epoch. The pictures are drawn at the end, and after an epoch if the last are
+    ten seconds old (drawing takes half a second).
 
     Args:
         net (~net.MLP): The net.
@@ -128,7 +158,7 @@ class Report(chainer.training.Extension):
         self.drawn = time.monotonic()
 
     def draw_curves(self, path, log, name):
-        from matplotlib.figure import Figure  # here, since it takes half a second
+        from matplotlib.figure import Figure  # imported late: it takes half a second
         from matplotlib.ticker import MaxNLocator
         figure = Figure(figsize=(6, 4))
         axes = figure.add_subplot(xlabel='epoch', ylabel=name)
@@ -150,7 +180,7 @@ class Report(chainer.training.Extension):
             axes = figure.add_subplot(1, n, i, title=name.strip('/'), xlabel='epoch')
             axes.imshow(percent.T, aspect='auto', origin='lower', norm=LogNorm(0.01, 100),
                         extent=(-0.5, len(percent) - 0.5, -1, 1))
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # few, as it is narrow
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # few: it is narrow
             axes.set_yticks([-1, -0.5, 0, 0.5, 1])
             if i == 1:
                 axes.set_ylabel('real-valued weight')

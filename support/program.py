@@ -1,37 +1,43 @@
-"""What the programs share: their arguments, the device, and how they end when something is wrong."""
+"""What the programs share: arguments, the device, and how a program ends with an error."""
 import argparse
+import contextlib
 import math
 import os
 import sys
 
-import chainer_compat  # noqa: F401  (before Chainer)
-import chainer
+from chainer_compat import chainer
 from chainer.backends import cuda
 
-MNIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'mnist')
+MNIST = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'mnist')
 
 
 class Parser(argparse.ArgumentParser):
+    """Argument parser that reports a mistake in one line, without the usage."""
+
     def error(self, message):
-        """One line, without the usage that argparse would print before it."""
         self.exit(2, f'{self.prog}: {message}\n')
 
 
 def number(low, high):
     """Argument type: a whole number from low to high."""
+
     def convert(text):
         try:
             value = int(text)
         except ValueError:
             value = low - 1
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f'must be a whole number from {low} to {high}, not {text!r}')
+            raise argparse.ArgumentTypeError(
+                f'must be a whole number from {low} to {high}, not {text!r}'
+            )
         return value
+
     return convert
 
 
 def real(low, high):
     """Argument type: a number from low to high."""
+
     def convert(text):
         try:
             value = float(text)
@@ -40,11 +46,12 @@ def real(low, high):
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f'must be a number from {low} to {high}, not {text!r}')
         return value
+
     return convert
 
 
 def get_device(gpu):
-    """The CPU, or the CUDA device of that number.
+    """The CPU (-1), or the CUDA device with this number.
 
     Raises:
         ValueError: If there is no such device; the message says what is missing.
@@ -53,15 +60,18 @@ def get_device(gpu):
         return chainer.get_device('@numpy')
     try:
         import cupy
+
         n = cupy.cuda.runtime.getDeviceCount()
     except ModuleNotFoundError:
-        raise ValueError(f'--gpu {gpu}: CuPy is not installed; README.md says how to') from None
-    except Exception as e:  # a broken installation or driver can raise anything
-        raise ValueError(f'--gpu {gpu}: CuPy finds no usable CUDA device '
-                         f'({" ".join(str(e).split())})') from None
+        raise ValueError(
+            f'--gpu {gpu}: CuPy is not installed; README.md says how to install it'
+        ) from None
+    except Exception as e:  # A broken installation or driver can raise anything.
+        reason = ' '.join(str(e).split())
+        raise ValueError(f'--gpu {gpu}: CuPy finds no usable CUDA device ({reason})') from None
     if gpu >= n:
-        raise ValueError(f'--gpu {gpu}: there is no such CUDA device; there are: '
-                         f'{", ".join(map(str, range(n))) or "none"}')
+        devices = ', '.join(map(str, range(n))) or 'none'
+        raise ValueError(f'--gpu {gpu}: there is no such CUDA device; there are: {devices}')
     if not cuda.available:
         raise ValueError(f'--gpu {gpu}: Chainer cannot use the CuPy that is installed')
     return chainer.get_device(f'@cupy:{gpu}')
@@ -72,24 +82,34 @@ def stop(status, problem):
 
     Args:
         status (int): Exit status.
-        problem (str or Exception): What to say; of an ``OSError``, the file and the system's words.
+        problem (str or Exception): What to say. For an ``OSError``, this is the file and the
+            message of the system.
     """
     if isinstance(problem, OSError) and problem.strerror:
         problem = f'{problem.filename}: {problem.strerror}' if problem.filename else problem.strerror
     try:
         sys.stdout.flush()
-    except OSError:  # whoever read our output is gone; without this, Python would say so once more
+    except OSError:  # The reader of our output is gone; without this, Python would complain, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr)
     sys.exit(status)
 
 
-def run(function):
-    """Calls a function; what it refuses ends the program with one line on standard error."""
+@contextlib.contextmanager
+def errors_as_one_line(
+    errors=(OSError, ValueError, MemoryError), status=2, interrupted=lambda: 'interrupted'
+):
+    """Ends the program with one line on standard error if the block raises one of the errors.
+
+    Args:
+        errors (tuple): Exceptions that mean bad input or a failing system, not a mistake of ours.
+        status (int): Exit status for them.
+        interrupted (callable): Returns the line for Ctrl-C, whose exit status is 130.
+    """
     try:
-        function()
+        yield
         sys.stdout.flush()
-    except (OSError, ValueError, MemoryError) as e:
-        stop(2, e)
+    except errors as e:
+        stop(status, e)
     except KeyboardInterrupt:
-        stop(130, 'interrupted')
+        stop(130, interrupted())

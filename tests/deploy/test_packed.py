@@ -5,23 +5,19 @@ import subprocess
 import sys
 
 import chainer
-import chainer.links as L
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 import numpy
 import pytest
 
-from adam import Adam
-from conftest import ROOT
-from data import Minibatches, to_input
+from deploy.fold import find_thresholds, fold
+from deploy.packed import PackedMLP, describe, pack_bits, summary, unpack_bits
+from helpers import ROOT, logits_of, trained
 from net import BinaryMLP, FloatMLP, QuantizedMLP
-from pack import find_thresholds, pack
-from packed import PackedMLP, describe, pack_bits, unpack_bits
-from storage import read_npz, save_arrays, save_npz
-from weight_clip import WeightClip
+from support.storage import read_npz, save_arrays, save_npz
 
 try:
-    from xnor import XnorMLP
+    from deploy.xnor import XnorMLP
 except ImportError:
     XnorMLP = None
 needs_numba = pytest.mark.skipif(XnorMLP is None, reason='Numba is not installed')
@@ -41,39 +37,13 @@ NETS = {  # seed, units, hidden layers, bits of weights and activations; two of 
     'signed pixels': (10, 90, 2, 1, 1)}
 
 
-def trained(images, labels, seed, n_units, n_layers, weight_bits, activation_bits, steps=100, signed=False):
-    numpy.random.seed(seed)
-    n_in = images[0].size
-    if weight_bits == activation_bits == 1:
-        net = BinaryMLP(n_in, n_units, 10, n_layers)
-    else:
-        net = QuantizedMLP(n_in, n_units, 10, n_layers, weight_bits, activation_bits)
-    if signed:
-        net.use_signed_pixels()
-    model = L.Classifier(net)
-    optimizer = Adam(0.003).setup(model)
-    optimizer.add_hook(WeightClip())
-    net.bn1.gamma.array[::3] *= -1  # training alone hardly ever turns a gamma's sign
-    net.bn1.gamma.array[1] = 0
-    iterator = Minibatches(images, labels, 100, seed)
-    for _ in range(steps):
-        optimizer.update(model, *next(iterator))
-    net.bn1.gamma.array[1] = 0
-    return net
-
-
-def logits_of(net, images):
-    with chainer.using_config('train', False), chainer.no_backprop_mode():
-        return numpy.concatenate([net(to_input(images[i:i + 1000])).array for i in range(0, len(images), 1000)])
-
-
 @pytest.fixture(scope='module', params=NETS)
 def example(request, mnist):
     images, labels, test_images, _ = mnist
     if '131' in request.param:  # a number of pixels that is no multiple of 4
         images, test_images = images[:, 1:, 1:], test_images[:, 1:, 1:]
     net = trained(images, labels, *NETS[request.param], signed='signed' in request.param)
-    return net, pack(net), test_images
+    return net, fold(net), test_images
 
 
 @pytest.mark.parametrize('Way', WAYS)
@@ -104,7 +74,7 @@ def test_every_activation_of_a_binary_net_behind_the_first_layer(mnist):
     """Given the same inputs, integers and floats agree in every unit, on the threshold too."""
     images, labels, _, _ = mnist
     net = trained(images, labels, 0, 100, 2, 1, 1, steps=20)
-    arrays = pack(net)
+    arrays = fold(net)
     # Inputs whose sums cover all that is possible: the first k inputs agree with the unit's weights.
     W = 2 * unpack_bits(arrays['l2/W'][:1], 100) - 1
     sign = numpy.where(net.bn2.gamma.array < 0, -1, 1)
@@ -151,7 +121,7 @@ def quantized(layer):
 
 def test_size_of_the_file(tmp_path):
     path = tmp_path / 'packed'
-    save_arrays(str(path), pack(BinaryMLP(784, 1000, 10)))
+    save_arrays(str(path), fold(BinaryMLP(784, 1000, 10)))
     assert path.stat().st_size <= 250_000
 
 
@@ -159,11 +129,11 @@ def test_what_cannot_be_packed():
     net = BinaryMLP(7, 8, 3)
     net.l2.b.array[3] = numpy.nan
     with pytest.raises(ValueError, match='l2/b is not finite'):
-        pack(net)
+        fold(net)
     with pytest.raises(ValueError, match='sums of 32 bits'):
-        pack(QuantizedMLP(40000, 1, 2, 1, 8, 8))
+        fold(QuantizedMLP(40000, 1, 2, 1, 8, 8))
     with pytest.raises(ValueError, match='a float net has no bits to pack'):
-        pack(FloatMLP(7, 8, 3))
+        fold(FloatMLP(7, 8, 3))
 
 
 def damaged(arrays):
@@ -200,10 +170,10 @@ def damaged(arrays):
 @pytest.fixture(scope='module')
 def small_packed():
     numpy.random.seed(0)
-    return pack(QuantizedMLP(20, 9, 3, 2, 2, 2))
+    return fold(QuantizedMLP(20, 9, 3, 2, 2, 2))
 
 
-@pytest.mark.parametrize('what', damaged(pack(QuantizedMLP(20, 9, 3, 2, 2, 2))))
+@pytest.mark.parametrize('what', damaged(fold(QuantizedMLP(20, 9, 3, 2, 2, 2))))
 def test_damaged(small_packed, what):
     with pytest.raises(ValueError) as e:
         describe(damaged(small_packed)[what])
@@ -231,8 +201,9 @@ def test_flipped_bytes_are_refused_or_give_numbers(Way, tmp_path_factory, small_
 PROGRAM = '''
 import sys
 import numpy
-from storage import read_npz
-from xnor import VNNI, XnorMLP
+from deploy.xnor import XnorMLP
+from fast.xnor import VNNI
+from support.storage import read_npz
 net = XnorMLP(read_npz(sys.argv[1]))
 images = numpy.random.RandomState(0).randint(0, 256, (50, net.n_in)).astype(numpy.uint8)
 numpy.save(sys.argv[2], net.logits(images))
@@ -255,6 +226,18 @@ def test_without_the_instructions_of_this_cpu(tmp_path, small_packed, cpu):
     assert numpy.array_equal(numpy.load(tmp_path / 'logits.npy'), PackedMLP(small_packed).logits(images))
 
 
+def test_summary():
+    net = QuantizedMLP(784, 100, 10, 2, 2, 3)
+    arrays = fold(net)
+    rows = [line.split() for line in summary(arrays).splitlines()]
+    assert rows[1] == ['l1', '784', '100', '78,700', '22,400', '78,400', '(2', 'x', '8,', 'integer)']
+    assert rows[2][:4] == ['l2', '100', '100', '10,300']
+    assert rows[2][5:] == ['10,000', '(2', 'x', '3,', 'XNOR)']
+    parameters = sum(param.size for param in net.params())
+    size = sum(array.nbytes for name, array in arrays.items() if '/' in name)
+    assert rows[4] == ['total', f'{parameters:,}', f'{size:,}', '89,400']
+
+
 def pack_program(*arguments):
     return subprocess.run([sys.executable, f'{ROOT}/pack.py', *map(str, arguments)], capture_output=True, text=True)
 
@@ -265,16 +248,18 @@ def test_the_program(tmp_path):
     result = pack_program(tmp_path / 'mlp.model', tmp_path / 'packed')
     assert result.stderr == ''
     before, after = ((tmp_path / name).stat().st_size for name in ('mlp.model', 'packed'))
+    arrays = read_npz(str(tmp_path / 'packed'))
+    assert describe(arrays) == 'a packed binary net 784-100-100-10'
     assert result.stdout.splitlines() == [
-        'a binary net 784-100-100-10', f'{tmp_path}/mlp.model: {before} bytes',
-        f'{tmp_path}/packed: {after} bytes, {before / after:.1f} times less']
-    assert describe(read_npz(str(tmp_path / 'packed'))) == 'a packed binary net 784-100-100-10'
+        'a binary net 784-100-100-10', *summary(arrays).splitlines(),
+        f'{tmp_path}/mlp.model: {before:,} bytes',
+        f'{tmp_path}/packed: {after:,} bytes, {before / after:.1f} times smaller']
 
     net.bn1.gamma.array[:] = numpy.nan
     save_npz(str(tmp_path / 'broken'), net)
     for arguments, message in [
-            (('mlp.model', 'mlp.model'), 'mlp.model: is the model itself; give another name'),
-            (('packed', 'again'), 'packed: is packed already'),
+            (('mlp.model', 'mlp.model'), 'mlp.model: this is the model itself; give another name'),
+            (('packed', 'again'), 'packed: this model is packed already'),
             (('none', 'packed'), 'none: No such file or directory'),
             (('mlp.model', 'no/folder'), 'no/folder: No such file or directory'),
             (('broken', 'packed'), 'broken: bn1/gamma is not finite everywhere; such a net cannot be packed')]:

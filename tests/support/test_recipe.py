@@ -9,13 +9,14 @@ from chainer import gradient_check
 import numpy
 import pytest
 
-import recipe
 import train_mnist
 from data import read_mnist, to_input
+from helpers import log_of, same, small
 from inference import Unpacked
 from net import BinaryMLP, FloatMLP, QuantizedMLP
-from storage import read_npz
-from test_train_mnist import log_of, same, small
+from support import recipe
+from support.arguments import RECIPE_DEFAULTS, recipe_options
+from support.storage import read_npz
 from weight_clip import WeightClip
 
 
@@ -48,7 +49,7 @@ def test_a_run_without_options_is_the_plain_one_to_the_bit(small_mnist, tmp_path
 
 def test_the_paper_sets_every_option():
     args = train_mnist.parse_arguments(['--recipe', 'paper'])
-    assert set(recipe.used(args)) == {name.replace('_', '-') for name in recipe.DEFAULTS}
+    assert set(recipe_options(args)) == set(RECIPE_DEFAULTS)
     assert (args.unit, args.layer, args.epoch) == (4096, 3, 1000)
     assert (args.alpha, args.final_alpha) == (3e-3, 3e-7)
 
@@ -59,7 +60,7 @@ def test_what_is_given_stays():
 
 
 def test_nothing_is_used_by_default():
-    assert recipe.used(train_mnist.parse_arguments([])) == {}
+    assert recipe_options(train_mnist.parse_arguments([])) == {}
 
 
 def test_squared_hinge():
@@ -109,8 +110,7 @@ def test_decay_from_the_first_epoch_to_the_last(small_mnist, tmp_path, epochs):
 
 
 @pytest.mark.parametrize('Net', [BinaryMLP, QuantizedMLP, FloatMLP])
-def test_dropout_is_of_training_only(Net, monkeypatch):
-    monkeypatch.setattr('net.fits', lambda x, l, bn: False)  # have it apply the links
+def test_dropout_is_of_training_only(Net):
     numpy.random.seed(0)
     net = Net(12, 200, 3)
     x = numpy.random.uniform(0, 1, (40, 12)).astype('f')
@@ -168,7 +168,7 @@ def test_the_epoch_is_chosen_by_images_that_training_never_sees(small_mnist, tmp
     test = (model.logits(test_images).argmax(axis=1) == test_labels).mean()
     assert held_out == pytest.approx(best['validation/main/accuracy'])
     assert result.stdout.splitlines()[-3] == (
-        f'epoch {best["epoch"]}, chosen by the accuracy on the images held out, {held_out:.4f}: '
+        f'epoch {best["epoch"]}, chosen by the accuracy on the held-out images, {held_out:.4f}: '
         f'test accuracy {test:.4f}')
 
 
@@ -231,7 +231,7 @@ def test_the_float_net(small_mnist, tmp_path):
     (['--hold-out', 600], '--hold-out 600: there are 600 training images'),
     (['--hold-out', 580], '--batchsize 50: there are 20 training images'),
     (['--recipe', 'mine'], 'argument --recipe: invalid choice'),
-    (['--net', 'float', '--weight-bits', 2], 'argument --weight-bits: is for --net quantized; a float net has 32 bits')])
+    (['--net', 'float', '--weight-bits', 2], 'argument --weight-bits: only for --net quantized; a float net has 32 bits')])
 def test_bad_options(small_mnist, tmp_path, arguments, message):
     result = small(tmp_path, small_mnist, *arguments)
     assert result.returncode == 2 and result.stderr.count('\n') == 1

@@ -1,25 +1,45 @@
-"""Trainer snapshots: what a training is resumed from."""
+"""Trainer snapshots, and how to resume from one."""
 import glob
 import json
 import os
 import re
+import zlib
 
-import chainer_compat  # noqa: F401  (before Chainer)
-import chainer
+from chainer_compat import chainer
 import numpy
 
-from report import COLUMNS
-from storage import BadFile, read_npz, restore, save_npz
+from support.arguments import RECIPE_DEFAULTS, option, recipe_options
+from support.models import describe_net
+from support.report import COLUMNS
+from support.storage import BadFile, read_npz, restore, save_npz
+
+
+def identity(args, train_images, train_labels):
+    """What makes a training the one it is: only a training with the same identity may resume it.
+
+    Args:
+        args (argparse.Namespace): The options.
+        train_images, train_labels (array): The training set.
+
+    Returns:
+        dict: Values by option.
+    """
+    names = 'net', 'weight_bits', 'activation_bits', 'batchsize', 'unit', 'layer', 'seed'
+    run = {option(name): vars(args)[name] for name in names}
+    run.update((option(name), value) for name, value in recipe_options(args).items())
+    if args.final_alpha is not None:
+        run['--epoch'] = args.epoch  # the decay depends on it
+    run['--data with check sum'] = zlib.crc32(train_labels, zlib.crc32(train_images))
+    return run
 
 
 class Snapshot(chainer.training.Extension):
     """Trainer extension that saves the trainer after each epoch, and keeps the newest snapshot.
 
-    An older one is deleted when the newer one is on disk.
+    An older snapshot is deleted once the newer one is on disk.
 
     Args:
-        run (dict): What makes the training the one it is, by option name. It is saved too, and only a
-            training with the same is resumed from the snapshot.
+        run (dict): The :func:`identity` of the training, which is saved, too.
     """
     trigger = 1, 'epoch'
     priority = -100  # after every other extension, whose state is saved
@@ -29,7 +49,7 @@ class Snapshot(chainer.training.Extension):
 
     def initialize(self, trainer):
         path = self.path(trainer)
-        if os.path.exists(path):  # resumed from it: what was killed may have left the one before it
+        if os.path.exists(path):  # resumed from it; a killed run may have left an older one
             for older in snapshots(trainer.out)[snapshots(trainer.out).index(path) + 1:]:
                 os.remove(older)
 
@@ -56,65 +76,76 @@ def snapshots(folder):
 
 
 def resume(path, trainer):
-    """Brings a trainer to where a snapshot was taken.
+    """Restores a trainer from a snapshot.
 
     Args:
         path (str): The snapshot.
         trainer (~chainer.training.Trainer): A trainer with the same extensions.
 
     Raises:
-        BadFile: If the file is damaged or no snapshot.
-        ValueError: If it is a snapshot of another training, or past its end; the message says why.
+        BadFile: If the file is damaged or not a snapshot.
+        ValueError: If the snapshot belongs to another training or is past its end; the message says
+            why.
         OSError: If it cannot be opened.
     """
     _restore(path, read_npz(path), trainer)
 
 
 def resume_newest(trainer):
-    """Resumes from the newest sound snapshot in the trainer's folder, and says which, or that there is none.
+    """Restores a trainer from the newest valid snapshot in its folder, and prints which.
 
     Args:
         trainer (~chainer.training.Trainer): A trainer with the same extensions.
 
     Raises:
-        ValueError: If that is a snapshot of another training, or past its end; the message says why.
+        ValueError: If that snapshot belongs to another training or is past its end; the message
+            says why.
     """
     for path in snapshots(trainer.out):
         try:
             arrays = read_npz(path)
         except (BadFile, OSError) as e:
-            print(f'{e}; looking for an older one')
+            print(f'{e}; trying an older one')
         else:
             _restore(path, arrays, trainer)
             print(f'resume from {path}')
             return
-    print(f'no snapshot in {trainer.out} to resume from: start afresh')
+    print(f'no snapshot in {trainer.out} to resume from: starting afresh')
 
 
 def _restore(path, arrays, trainer):
     try:
         saved = dict(json.loads(arrays['extensions/Snapshot/run'].item()))
-    except Exception as e:  # a stranger's file
+    except Exception as e:  # An untrusted file can hold anything.
         raise BadFile(f'{path}: not a snapshot of this program') from e
-    for option, value in trainer.get_extension('Snapshot').run.items():
-        if saved.get(option) != value:
-            raise ValueError(f'{path}: a training with {option} {saved.get(option)}, not {value}')
+    defaults = {option(name): value for name, value in RECIPE_DEFAULTS.items()}
+    theirs = {**defaults, **saved}
+    for name, value in {**defaults, **trainer.get_extension('Snapshot').run}.items():
+        if theirs.get(name) != value:
+            raise ValueError(
+                f'{path}: belongs to a training {_words(name, theirs.get(name))}, '
+                f'and this one is {_words(name, value)}'
+            )
     net = trainer.updater.get_optimizer('main').target.predictor
-    before = net.describe()
+    before = describe_net(net)
     restore(path, arrays, trainer)
     try:
-        sound = net.describe() == before and _is_sound(trainer, arrays)
-    except Exception:  # a stranger's log can be anything that JSON can
-        sound = False
-    if not sound:
+        consistent = describe_net(net) == before and _is_consistent(trainer, arrays)
+    except Exception:  # An untrusted log can be anything that JSON can express.
+        consistent = False
+    if not consistent:
         raise BadFile(f'{path}: damaged, its parts do not fit together')
     if trainer.updater.epoch > trainer.stop_trigger.period:
         raise ValueError(f'{path}: has {trainer.updater.epoch} epochs already, more than --epoch '
                          f'{trainer.stop_trigger.period}')
 
 
-def _is_sound(trainer, arrays):
-    """Whether what Chainer restores without a look at it fits together, as at the end of an epoch."""
+def _words(name, value):
+    return f'without {name}' if value is None or value is False else f'with {name} {value}'
+
+
+def _is_consistent(trainer, arrays):
+    """Whether all that Chainer restores without a check fits together, as at the end of an epoch."""
     iterator = trainer.updater.get_iterator('main')
     optimizer = trainer.updater.get_optimizer('main')
     rules = [(param, param.update_rule) for param in optimizer.target.params()]
@@ -124,7 +155,7 @@ def _is_sound(trainer, arrays):
     before = iterator.epoch - 1 + (n - (n % iterator.size or iterator.size)) / n
 
     def as_it_was(name):
-        """Extensions were triggered by the last minibatch; the rest looked at what came before it."""
+        """Extensions were triggered by the last minibatch; all else saw the one before it."""
         last = not name.startswith(('updater', 'stop_trigger'))
         if name.endswith('previous_epoch_detail'):
             return arrays[name] == (iterator.epoch if last else before)
@@ -141,3 +172,12 @@ def _is_sound(trainer, arrays):
             and [row['epoch'] for row in log] == list(range(1, iterator.epoch + 1))
             and all(isinstance(row[key], (int, float)) for row in log for key in COLUMNS)
             and numpy.shape(report.counts) == (iterator.epoch + 1, len(report.layers), report.bins))
+
+
+def how_to_resume(trainer):
+    """The line for a training that was interrupted."""
+    epoch = trainer.updater.epoch + 1
+    newest = snapshots(trainer.out)[:1]
+    if not newest:
+        return f'interrupted in epoch {epoch}; there is no snapshot yet to resume from'
+    return f'interrupted in epoch {epoch}; to resume, add --resume {newest[0]} to the same command'

@@ -9,7 +9,7 @@ import chainer.links as L
 import numpy
 import pytest
 
-from storage import read_npz, replacing, restore, save_npz
+from support.storage import read_npz, replacing, restore, save_npz
 
 
 def test_replacing(tmp_path):
@@ -161,12 +161,12 @@ def test_no_file(tmp_path):
 
 
 @pytest.mark.parametrize('change, message', [
-    (lambda arrays: arrays.pop('W'), 'W is not in it'),
+    (lambda arrays: arrays.pop('W'), 'W is missing'),
     (lambda arrays: arrays.update(W=arrays['W'][:1]), r'W is float32\(1, 3\), not float32\(2, 3\)'),
     (lambda arrays: arrays.update(W=arrays['W'] > 0), r'W is bool\(2, 3\), not float32\(2, 3\)')])
 def test_restoring_what_does_not_fit(change, message):
     serializer = chainer.serializers.DictionarySerializer()
     serializer.save(L.Linear(3, 2))
     change(serializer.target)
-    with pytest.raises(ValueError, match='the file: it does not fit: ' + message):
+    with pytest.raises(ValueError, match='the file: does not fit: ' + message):
         restore('the file', serializer.target, L.Linear(3, 2))

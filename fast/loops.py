@@ -1,30 +1,41 @@
-"""The CPU's loops that NumPy makes in many passes over memory, made in one: compiled by Numba.
+"""Loops compiled by Numba: one pass over memory for what takes NumPy many.
 
-Each computes what the NumPy code of its caller does, operation by operation in the same order, and so the same to
-the bit (the tests compare them). Where Numba is missing, every name here that ends in ``_loop`` is None, and the
-callers do without: a training step of the default nets then takes about twice as long (benchmarks/README.md).
+Each loop performs the operations of the NumPy code it replaces, in the same order, so the results
+are the same to the bit (the tests compare them). Where Numba is missing, every name here that ends
+in ``_loop`` is None, ``missing`` says why, and :func:`accept` is always False.
 """
 import numpy
 
-missing = None  # why there is no compiled loop, if there is none
+missing = None
 
 
 def compiled(loop):
-    """The loop compiled for the types that it is first called with, and kept beside this file; or None."""
+    """Compiles a loop for the types of its first call, and caches it on disk; or returns None."""
     global missing
     try:
         import numba
         return numba.njit(loop, cache=True, error_model='numpy')
-    except (ImportError, RuntimeError) as e:  # Numba raises the second if it finds no folder to cache in
+    except (ImportError, RuntimeError) as e:  # RuntimeError: there is no folder for the cache
         missing = e
         return None
 
 
-def fits(*arrays):
-    """Whether the loops can take these arrays: contiguous on the CPU, and all float32 or all float64."""
+def accept(*arrays):
+    """Whether the loops can take these arrays: C-contiguous NumPy arrays of one float type."""
     return missing is None and all(
-        isinstance(a, numpy.ndarray) and a.flags.c_contiguous and a.dtype == arrays[0].dtype for a in arrays
+        isinstance(a, numpy.ndarray) and a.flags.c_contiguous and a.dtype == arrays[0].dtype
+        for a in arrays
     ) and arrays[0].dtype in (numpy.float32, numpy.float64)
+
+
+def quantize(a, bits):
+    """:func:`qst.quantize` of an array that :func:`accept` takes."""
+    y = numpy.empty_like(a)
+    if bits == 1:
+        binarize_loop(a.reshape(-1), y.reshape(-1))
+    else:
+        quantize_loop(a.reshape(-1), a.dtype.type(2 ** bits - 1), y.reshape(-1))
+    return y
 
 
 @compiled
@@ -62,8 +73,8 @@ def adam_loop(w, g, m, v, one_minus_beta1, one_minus_beta2, eps, alpha_t, eta, l
 
 
 @compiled
-def normalize_loop(x, gamma, beta, eps, mean, var, inv_std, y):
-    """Batch normalization of x of shape (N, M): writes y and, of shape (M,), the statistics."""
+def statistics_loop(x, eps, mean, var, inv_std):
+    """Writes mean, variance and 1 / sqrt(variance + eps), of shape (M,), of x of shape (N, M)."""
     units, n, one = x.shape[1], x.dtype.type(len(x)), x.dtype.type(1)
     mean[:] = 0
     for i in range(len(x)):
@@ -79,14 +90,19 @@ def normalize_loop(x, gamma, beta, eps, mean, var, inv_std, y):
     for j in range(units):
         var[j] /= n
         inv_std[j] = one / numpy.sqrt(var[j] + eps)
+
+
+@compiled
+def normalize_loop(x, gamma, beta, mean, inv_std, y):
+    """Batch normalization with given statistics: writes y of shape (N, M)."""
     for i in range(len(x)):
-        for j in range(units):
+        for j in range(x.shape[1]):
             y[i, j] = (x[i, j] - mean[j]) * inv_std[j] * gamma[j] + beta[j]
 
 
 @compiled
 def normalize_backward_loop(x, gy, gamma, mean, inv_std, inv_n, gx, ggamma, gbeta):
-    """Its gradients, written to gx, ggamma and gbeta."""
+    """Writes the gradients of batch normalization to gx, ggamma and gbeta."""
     units = x.shape[1]
     ggamma[:] = 0
     gbeta[:] = 0

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and npz files that can be loaded from strangers."""
+"""Files that are either complete or absent, and npz files that can be loaded from anyone."""
 import contextlib
 import fcntl
 import io
@@ -6,18 +6,17 @@ import math
 import os
 import zipfile
 
-import chainer_compat  # noqa: F401  (before Chainer)
-import chainer
-from chainer import backend
+from chainer_compat import chainer
 import numpy
 
 
 @contextlib.contextmanager
 def replacing(path):
-    """Opens a new file that takes the place of ``path`` once it is complete and on disk.
+    """Opens a new file that replaces ``path`` once it is complete and on disk.
 
-    A reader, and whoever looks after a crash, finds the old file or the new one, each whole. The new file
-    is called ``.name.new`` until then; a crash leaves it there, for the next run to write over.
+    A reader, also after a crash, finds either the old file or the new one, each complete. Until
+    then the new file is called ``.name.new``; a crash leaves it there, and the next run overwrites
+    it.
 
     Args:
         path (str): The file to write.
@@ -38,7 +37,7 @@ def replacing(path):
         os.replace(new, path)
         directory = os.open(folder or '.', os.O_RDONLY)
         try:
-            os.fsync(directory)  # the rename too is on disk, before anything older is deleted
+            os.fsync(directory)  # The rename must be on disk before anything older is deleted.
         finally:
             os.close(directory)
     except BaseException as e:
@@ -50,16 +49,16 @@ def replacing(path):
 
 
 def lock(folder):
-    """Claims a folder for this process, until it ends, however it ends.
+    """Locks a folder for this process until it ends, however it ends.
 
     Args:
-        folder (str): The folder; it is made if need be.
+        folder (str): The folder; it is created if necessary.
 
     Returns:
-        file: What holds the lock, for as long as it is referred to.
+        file: Holds the lock for as long as it is referenced.
 
     Raises:
-        OSError: If another process has claimed the folder, or it cannot be written to.
+        OSError: If another process has locked the folder, or the folder is not writable.
     """
     os.makedirs(folder, exist_ok=True)
     f = open(os.path.join(folder, '.lock'), 'w')
@@ -70,38 +69,52 @@ def lock(folder):
     return f
 
 
-def save_npz(path, target):
-    """Saves a link, an optimizer or a trainer, as Chainer's ``save_npz`` does but uncompressed.
+def arrays_of(target):
+    """What Chainer's ``save_npz`` would save of a link, an optimizer or a trainer.
 
     Args:
-        path (str): The file, replaced when the new one is complete.
+        target: Object with Chainer's ``serialize`` method.
+
+    Returns:
+        dict: Arrays by name.
+    """
+    serializer = chainer.serializers.DictionarySerializer()
+    serializer.save(target)
+    return serializer.target
+
+
+def save_npz(path, target):
+    """Saves a link, an optimizer or a trainer as Chainer's ``save_npz`` does, but uncompressed.
+
+    Args:
+        path (str): The file, replaced once the new one is complete.
         target: Object with Chainer's ``serialize`` method.
 
     Raises:
         OSError: If the file cannot be written.
     """
-    serializer = chainer.serializers.DictionarySerializer()
-    serializer.save(target)
-    save_arrays(path, serializer.target)
+    save_arrays(path, arrays_of(target))
 
 
 def save_arrays(path, arrays):
-    """Saves arrays, a dict by name, as :func:`save_npz` does."""
-    content = io.BytesIO()  # put together in memory: a full disk must not interrupt NumPy half-way
+    """Saves a dict of arrays by name, as :func:`save_npz` does."""
+    content = io.BytesIO()  # NumPy writes to memory first: a full disk must not interrupt it.
     numpy.savez(content, **arrays)
     with replacing(path) as f:
         f.write(content.getbuffer())
 
 
 class BadFile(ValueError):
-    """A file that is damaged, hostile, or not of the kind that was expected; the message names it."""
+    """A file that is damaged, hostile, or of an unexpected kind; the message names it."""
 
 
 def _read_array(f):
-    """Reads a .npy file, whose header is believed only if the size bears it out."""
+    """Reads a .npy file. Its header is trusted only if it matches the size of the content."""
     version = numpy.lib.format.read_magic(f)
-    read_header = {(1, 0): numpy.lib.format.read_array_header_1_0,
-                   (2, 0): numpy.lib.format.read_array_header_2_0}[version]
+    read_header = {
+        (1, 0): numpy.lib.format.read_array_header_1_0,
+        (2, 0): numpy.lib.format.read_array_header_2_0,
+    }[version]
     shape, fortran, dtype = read_header(f)
     if dtype.kind not in 'biufU':
         raise ValueError(f'an array of type {dtype}, which is not loaded')
@@ -112,7 +125,7 @@ def _read_array(f):
 
 
 def read_npz(path):
-    """Reads an npz file without trusting it: no pickle is loaded, and no size believed.
+    """Reads an untrusted npz file: it loads no pickle and believes no stated size.
 
     Args:
         path (str): The file.
@@ -121,29 +134,29 @@ def read_npz(path):
         dict: Arrays (of numbers or strings) by name.
 
     Raises:
-        BadFile: If the file is damaged or not such a file.
+        BadFile: If the file is damaged or not an npz file.
         OSError: If it cannot be opened.
     """
     with open(path, 'rb') as f:
         try:
             with zipfile.ZipFile(f) as z:
                 members = z.infolist()
-                # Weights hardly pack at all; a zip bomb packs a thousand to one.
-                if sum(m.file_size for m in members) > 10 * os.path.getsize(path) + 2 ** 20:
+                # Weights hardly compress at all; a zip bomb compresses a thousand to one.
+                if sum(m.file_size for m in members) > 10 * os.path.getsize(path) + 2**20:
                     raise ValueError('it unpacks to more than ten times its size')
                 arrays = {}
                 for m in members:
                     if not m.filename.endswith('.npy') or '..' in m.filename:
                         raise ValueError(f'it has a member named {m.filename!r}')
                     with z.open(m) as content:
-                        arrays[m.filename[:-len('.npy')]] = _read_array(content)
+                        arrays[m.filename[: -len('.npy')]] = _read_array(content)
                 return arrays
-        except Exception as e:  # whatever a stranger's file makes zipfile, zlib and NumPy raise
+        except Exception as e:  # An untrusted file can make zipfile, zlib and NumPy raise anything.
             raise BadFile(f'{path}: damaged, or not a file that this program saved: {e}') from e
 
 
 class _Deserializer(chainer.Deserializer):
-    """Gives a target its arrays, each only in the place of one of the same shape and kind."""
+    """Gives a target its arrays, each only in place of one of the same shape and kind."""
 
     def __init__(self, arrays, path=''):
         self.arrays = arrays
@@ -155,15 +168,17 @@ class _Deserializer(chainer.Deserializer):
     def __call__(self, key, value):
         name = self.path + key.lstrip('/')
         if name not in self.arrays:
-            raise ValueError(f'{name} is not in it')
+            raise ValueError(f'{name} is missing')
         array = self.arrays[name]
         if value is None:
             return array.copy()
         if not isinstance(value, chainer.get_array_types()):
             return type(value)(array.item())
         if array.shape != value.shape or array.dtype.kind != value.dtype.kind:
-            raise ValueError(f'{name} is {array.dtype}{array.shape}, not {value.dtype}{value.shape}')
-        value[...] = backend.get_device_from_array(value).send(array)
+            raise ValueError(
+                f'{name} is {array.dtype}{array.shape}, not {value.dtype}{value.shape}'
+            )
+        value[...] = chainer.backend.get_device_from_array(value).send(array)
         return value
 
 
@@ -176,9 +191,9 @@ def restore(path, arrays, target):
         target: Object with Chainer's ``serialize`` method.
 
     Raises:
-        BadFile: If something is missing, or of another shape or type.
+        BadFile: If something is missing, or has another shape or type.
     """
     try:
         _Deserializer(arrays).load(target)
-    except Exception as e:  # Chainer's own extensions parse what they saved, and may raise anything
-        raise BadFile(f'{path}: it does not fit: {e}') from e
+    except Exception as e:  # Chainer's extensions parse what they saved, and may raise anything.
+        raise BadFile(f'{path}: does not fit: {e}') from e

@@ -3,7 +3,7 @@ import numpy
 from PIL import Image
 import pytest
 
-from picture import find_pictures, read_digit
+from deploy.picture import find_pictures, read_digit
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,53 @@
+"""Chainer's Adam and the weight clip in one pass over memory, on the CPU."""
+from chainer_compat import chainer
+from chainer.optimizers import adam
+import numpy
+
+from fast import loops
+from weight_clip import WeightClip
+
+
+class AdamRule(adam.AdamRule):
+    """Update rule of :class:`Adam` for one parameter."""
+
+    clip = None
+
+    def add_hook(self, hook, name=None, timing='auto'):
+        """Keeps a WeightClip for the loop; adds any other hook as usual."""
+        if isinstance(hook, WeightClip) and timing != 'pre':
+            self.clip = hook
+        else:
+            super().add_hook(hook, name, timing)
+
+    def update_core(self, param):
+        hp = self.hyperparam
+        state = self.state or {}  # None while the parameter is not initialized
+        arrays = param.array, param.grad, state.get('m'), state.get('v')
+        if hp.weight_decay_rate or hp.amsgrad or hp.adabound or not loops.accept(*arrays):
+            super().update_core(param)
+            if self.clip:
+                self.clip(self, param)
+            return
+        low, high = (self.clip.low, self.clip.high) if self.clip else (-numpy.inf, numpy.inf)
+        numbers = 1 - hp.beta1, 1 - hp.beta2, hp.eps, self.alpha_t, hp.eta, low, high
+        loops.adam_loop(*[a.reshape(-1) for a in arrays], *map(param.dtype.type, numbers))
+
+
+class Adam(chainer.optimizers.Adam):
+    """:class:`chainer.optimizers.Adam` as a compiled loop, with the same results to the bit.
+
+    NumPy passes over memory many times for one update; the loop passes once and clips on the way
+    if a :class:`~weight_clip.WeightClip` was added to the optimizer or to the update rule of the
+    parameter. See benchmarks/README.md for the gain.
+    """
+
+    def create_update_rule(self):
+        return AdamRule(self.hyperparam)
+
+    def add_hook(self, hook, name=None, timing='auto'):
+        """Hands a WeightClip to the update rules; adds any other hook as usual."""
+        if isinstance(hook, WeightClip):
+            for param in self.target.params():
+                param.update_rule.add_hook(hook, name, timing)
+        else:
+            super().add_hook(hook, name, timing)

@@ -1,0 +1,127 @@
+"""A layer of the net as one function on the CPU: linear, batch normalization and activation.
+
+The results are those of the links, to the bit. Chainer keeps a graph node for each function and
+each gradient, and a fused layer makes one of nine; between layers of one bit, the forward product
+uses XNOR and popcount. benchmarks/README.md shows what both gain.
+"""
+from chainer_compat import chainer
+import numpy
+
+from bst import STEGrad
+from fast import loops
+
+if not loops.missing:
+    from fast import xnor
+
+
+def can_fuse(x, l, bn):
+    """Whether :func:`fused_layer` can compute this minibatch; the links compute all others.
+
+    Args:
+        x (array): The minibatch.
+        l (~chainer.links.Linear): The linear layer, with its number of ``bits``.
+        bn (~chainer.links.BatchNormalization): Its batch normalization.
+
+    Returns:
+        bool: False for other arrays than contiguous float32 or float64 on the CPU, full-precision
+        weights, a graph that will be looked at, and gradients that a fused layer does not have.
+    """
+    config = chainer.config
+    if config.train:
+        # NumPy adds up a single column in another order, and a single row has no statistics.
+        possible = not config.in_recomputing and len(x) > 1 and len(l.W) > 1
+    else:
+        possible = not config.enable_backprop
+    return (
+        possible
+        and l.bits <= 8
+        and not config.keep_graph_on_report
+        and loops.accept(
+            x, l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
+        )
+        and x.ndim == 2
+        and x.shape[1] == l.W.shape[1]
+    )
+
+
+class FusedLayer(chainer.FunctionNode):
+    """Quantized linear function, batch normalization and, unless its bits are 0, activation."""
+
+    def __init__(self, l, bn, activation_bits):
+        self.weight_bits = l.bits
+        self.bn = bn
+        self.activation_bits = activation_bits
+
+    def forward(self, inputs):
+        x, W, b, gamma, beta = inputs
+        self.retain_inputs((0, 3))
+        self.y, z = (numpy.empty((len(x), len(W)), x.dtype) for _ in range(2))
+        if self.weight_bits == 1 and xnor.all_signs(x):
+            self.Wq = numpy.empty_like(W)
+            xnor.binary_linear(x, W, b, self.Wq, self.y)
+        else:
+            self.Wq = loops.quantize(W, self.weight_bits)
+            numpy.dot(x, self.Wq.T, out=self.y)
+            self.y += b
+
+        bn = self.bn
+        if chainer.config.train:
+            self.mean, var, self.inv_std = (numpy.empty_like(gamma) for _ in range(3))
+            loops.statistics_loop(self.y, x.dtype.type(bn.eps), self.mean, var, self.inv_std)
+            bn.avg_mean *= bn.decay
+            bn.avg_mean += (1 - bn.decay) * self.mean
+            bn.avg_var *= bn.decay
+            bn.avg_var += (1 - bn.decay) * (len(x) / (len(x) - 1)) * var
+        else:
+            self.mean = bn.avg_mean
+            self.inv_std = numpy.sqrt(numpy.reciprocal(bn.avg_var + bn.eps))
+        loops.normalize_loop(self.y, gamma, beta, self.mean, self.inv_std, z)
+
+        if not self.activation_bits:
+            return z,
+        if chainer.config.enable_backprop:
+            self.inside = abs(z) <= 1
+        return loops.quantize(z, self.activation_bits),
+
+    def backward(self, indexes, grad_outputs):
+        if chainer.config.enable_backprop:
+            raise RuntimeError(
+                'a fused layer has no second derivative: use the nets of net.py, without fast'
+            )
+        x, gamma = (variable.array for variable in self.get_retained_inputs())
+        gz = grad_outputs[0].array
+        if self.activation_bits:
+            gz, = STEGrad(self.inside).forward((gz,))
+        gy = numpy.empty_like(gz)
+        ggamma, gbeta = numpy.empty_like(gamma), numpy.empty_like(gamma)
+        inv_n = gz.dtype.type(1 / len(gz))
+        loops.normalize_backward_loop(
+            self.y, gz, gamma, self.mean, self.inv_std, inv_n, gy, ggamma, gbeta
+        )
+        gx = numpy.dot(gy, self.Wq) if 0 in indexes else None
+        return [
+            None if g is None else chainer.Variable(g, requires_grad=False)
+            for g in (gx, numpy.dot(gy.T, x), gy.sum(0), ggamma, gbeta)
+        ]
+
+
+def fused_layer(x, l, bn, activation_bits=0):
+    """A layer of the net: linear, batch normalization, activation.
+
+    .. math:: z = qst(bn(l(x)))
+
+    Args:
+        x (:class:`~chainer.Variable` or array): Float array of shape (N, K).
+        l (BinaryLinear): The linear layer, with a weight of shape (M, K).
+        bn (~chainer.links.BatchNormalization): Its batch normalization. Training updates its
+            moving averages.
+        activation_bits (int): Number of bits of the activation; 0 means no activation.
+
+    Returns:
+        ~chainer.Variable: Float array of shape (N, M).
+
+    Raises:
+        RuntimeError: In backward, if a gradient is to be differentiated again.
+    """
+    z, = FusedLayer(l, bn, activation_bits).apply((x, l.W, l.b, bn.gamma, bn.beta))
+    return z

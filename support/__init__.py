@@ -1,0 +1,1 @@
+"""What the programs need around the nine scripts: arguments, files, reports, snapshots."""

@@ -1,0 +1,93 @@
+"""Saved nets: what they are, and how to load them."""
+from fast import BinaryMLP, QuantizedMLP
+from net import FloatMLP
+from support.storage import arrays_of, read_npz, restore
+
+
+def describe(arrays):
+    """Says in words which net a saved model holds.
+
+    Args:
+        arrays (dict): The arrays of a saved :class:`~net.MLP`, by name.
+
+    Returns:
+        str: For example ``a binary net 784-1000-1000-10``.
+
+    Raises:
+        ValueError: If the arrays are not those of such a net.
+    """
+    try:
+        n_layers = sum(name.endswith('/W') for name in arrays)
+        weights = [arrays[f'l{i}/W'] for i in range(1, n_layers + 1)]
+        sizes = '-'.join(str(n) for n in [weights[0].shape[1]] + [len(W) for W in weights])
+        # All layers must have the same number of bits.
+        weight_bits, = {int(arrays[f'l{i}/bits']) for i in range(1, n_layers + 1)}
+        bits = weight_bits, int(arrays['activation_bits'])
+    except (LookupError, ArithmeticError, TypeError, ValueError) as e:
+        raise ValueError('not a saved net of this program') from e
+    if arrays.get('signed_pixels', 0):
+        sizes += ' of signed pixels'
+    if bits == (1, 1):
+        return f'a binary net {sizes}'
+    if bits == (32, 32):
+        return f'a float net {sizes}'
+    return f'a quantized net {sizes}, W {bits[0]} bits, activations {bits[1]} bits'
+
+
+def describe_net(net):
+    """Says in words which net this is, as :func:`describe` does of a saved one."""
+    return describe(arrays_of(net))
+
+
+def load(path, arrays):
+    """Makes the net that a saved model holds.
+
+    Args:
+        path (str): The file, for messages.
+        arrays (dict): What :func:`~support.storage.read_npz` read from it.
+
+    Returns:
+        ~net.MLP: The net, on the CPU.
+
+    Raises:
+        ValueError: If the arrays are not those of such a net; the message names the file.
+    """
+    try:
+        describe(arrays)
+        n_layers = sum(name.endswith('/W') for name in arrays) - 1
+        n_units, n_in = arrays['l1/W'].shape
+        sizes = n_in, n_units, len(arrays[f'l{n_layers + 1}/W']), n_layers
+        bits = int(arrays['l1/bits']), int(arrays['activation_bits'])
+        net = (
+            BinaryMLP(*sizes) if bits == (1, 1) else
+            FloatMLP(*sizes) if bits == (32, 32) else
+            QuantizedMLP(*sizes, *bits)
+        )
+    except ValueError as e:
+        raise ValueError(f'{path}: {e}') from e
+    if 'signed_pixels' in arrays:
+        net.use_signed_pixels()
+    restore(path, arrays, net)
+    return net
+
+
+def initialize(path, net):
+    """Gives a net the parameters of a saved model.
+
+    Args:
+        path (str): The file.
+        net (~net.MLP): The net.
+
+    Raises:
+        ValueError: If the file is damaged or holds another net; the message says which.
+        OSError: If the file cannot be opened.
+    """
+    arrays = read_npz(path)
+    ours = describe_net(net)
+    try:
+        theirs = describe(arrays)
+    except ValueError as e:
+        raise ValueError(f'{path}: {e}') from e
+    if theirs != ours:
+        raise ValueError(f'{path}: holds {theirs}, but this training is of {ours}')
+    restore(path, arrays, net)

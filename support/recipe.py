@@ -1,0 +1,129 @@
+"""What the paper's recipe adds to the training: each part is an option of its own.
+
+Source: Courbariaux et al., BinaryNet, arXiv:1602.02830, and the authors' code for MNIST.
+"""
+import math
+import os
+
+from chainer_compat import chainer
+import chainer.functions as F
+import chainer.links as L
+from chainer.training import extensions, triggers
+import numpy
+
+from support.report import Evaluator
+from support.storage import read_npz, restore, save_npz
+
+
+def squared_hinge(y, t):
+    """Squared hinge loss.
+
+    With :math:`t_{nc}` = +1 for the class of example n and -1 for the others,
+
+    .. math:: L = \\frac{1}{N C} \\sum_{n, c} \\max(0, 1 - t_{nc} y_{nc})^2
+
+    Args:
+        y (:class:`~chainer.Variable` or array): Outputs, a float array of shape (N, C).
+        t (:class:`~chainer.Variable` or array): Classes, an int array of shape (N,).
+
+    Returns:
+        ~chainer.Variable: The loss, of shape ().
+    """
+    return F.hinge(y, t, norm='L2') / y.shape[1]
+
+
+def glorot_scale(W):
+    """Scale of the updates of a weight of shape (M, K): :math:`1 / \\sqrt{1.5 / (K + M)}`."""
+    return 1 / math.sqrt(1.5 / sum(W.shape))
+
+
+def weights(chain):
+    """The weights W of all linear layers."""
+    return [link.W for link in chain.links() if isinstance(link, L.Linear)]
+
+
+def prepare_net(args, net):
+    """Sets initial weights, dropout and the range of the pixels as the options say."""
+    net.dropout_input, net.dropout_hidden = args.dropout_input, args.dropout_hidden
+    if args.signed_pixels:
+        net.use_signed_pixels()
+    if args.init == 'uniform':
+        for W in weights(net):
+            W.array[...] = numpy.random.uniform(-1, 1, W.shape)
+
+
+def extend(args, trainer, test_iter):
+    """Adds the decay of the learning rate, the dropout seeds and the choice of the best epoch."""
+    if args.final_alpha is not None:
+        rate = (args.final_alpha / args.alpha) ** (1 / max(1, args.epoch - 1))
+        shift = extensions.ExponentialShift('alpha', rate, init=args.alpha)
+        trainer.extend(shift, trigger=(1, 'epoch'))
+    if args.dropout_input or args.dropout_hidden:
+        trainer.extend(Seed(args.seed))
+    if args.hold_out:
+        best = triggers.MaxValueTrigger('validation/main/accuracy')
+        trainer.extend(ChooseEpoch(test_iter), trigger=best)
+
+
+class Seed(chainer.training.Extension):
+    """Trainer extension that seeds dropout by the seed of the training and the epoch.
+
+    So a resumed training drops what it would have dropped without the interruption.
+
+    Args:
+        seed (int): The seed of the training.
+    """
+
+    trigger = 1, 'epoch'
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def initialize(self, trainer):
+        xp = trainer.updater.get_optimizer('main').target.xp
+        epoch = trainer.updater.epoch
+        if xp is numpy:
+            numpy.random.seed((self.seed, epoch))
+        else:
+            xp.random.seed((self.seed * 1000003 + epoch) % 2**32)
+
+    __call__ = initialize
+
+
+class ChooseEpoch(chainer.training.Extension):
+    """Trainer extension that keeps the net of the epoch with the best accuracy on held-out images.
+
+    Args:
+        test_iter: Iterator over the test images.
+    """
+
+    name = 'ChooseEpoch'
+    priority = chainer.training.PRIORITY_READER
+
+    def __init__(self, test_iter):
+        self.test_iter = test_iter
+        self.epoch, self.accuracy = 0, 0.0
+
+    def __call__(self, trainer):
+        self.epoch = trainer.updater.epoch
+        self.accuracy = float(trainer.observation['validation/main/accuracy'])
+        save_npz(self.path(trainer), trainer.updater.get_optimizer('main').target.predictor)
+
+    @staticmethod
+    def path(trainer):
+        return os.path.join(trainer.out, 'best.model')
+
+    def restore(self, trainer):
+        """Gives the net the parameters of the best epoch, and evaluates it on the test images."""
+        path = self.path(trainer)
+        model = trainer.updater.get_optimizer('main').target
+        restore(path, read_npz(path), model.predictor)
+        accuracy = Evaluator(self.test_iter, model)()['main/accuracy']
+        print(
+            f'epoch {self.epoch}, chosen by the accuracy on the held-out images, '
+            f'{self.accuracy:.4f}: test accuracy {accuracy:.4f}'
+        )
+
+    def serialize(self, serializer):
+        self.epoch = serializer('epoch', self.epoch)
+        self.accuracy = serializer('accuracy', self.accuracy)

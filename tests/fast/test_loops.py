@@ -1,0 +1,62 @@
+"""The compiled loops against the NumPy and Chainer code they replace, to the bit."""
+import numpy
+import pytest
+
+import fast
+from bst import binarize
+from fast import loops
+from helpers import equal, log_of, same, small
+from qst import quantize
+
+needs_numba = pytest.mark.skipif(
+    fast.missing is not None, reason=f'Numba cannot be used: {fast.missing}'
+)
+
+
+@needs_numba
+@pytest.mark.parametrize('dtype', [numpy.float32, numpy.float64])
+@pytest.mark.parametrize('bits', range(1, 9))
+def test_quantizers(dtype, bits):
+    random = numpy.random.RandomState(bits)
+    n = 2**bits - 1
+    ties = numpy.arange(-n - 1, n + 2) / n
+    special = [0.0, -0.0, numpy.nan, numpy.inf, -numpy.inf, 1e-45, -1e-45, 1e38, -1e38]
+    values = numpy.concatenate([random.uniform(-1.5, 1.5, 10001), ties, special]).astype(dtype)
+    above, below = numpy.nextafter(values, dtype(2)), numpy.nextafter(values, dtype(-2))
+    values = numpy.concatenate([values, above, below])
+    assert loops.accept(values)
+    for a in values, values.reshape(3, -1), values[:0], values[3].reshape(()):
+        assert equal(loops.quantize(a, bits), quantize(a, bits))
+        if bits == 1:
+            assert equal(loops.quantize(a, bits), binarize(a))
+
+
+@pytest.mark.parametrize('array', [
+    numpy.zeros(3, numpy.float16),
+    numpy.zeros((3, 2), 'f').T,
+    numpy.zeros(3, '>f4'),
+    numpy.zeros(6, 'f')[::2],
+    numpy.zeros(3, int),
+    [0.0],
+    None,
+])
+def test_what_the_loops_do_not_accept(array):
+    assert not loops.accept(array)
+    assert not loops.accept(numpy.zeros(3, 'f'), array)
+
+
+@needs_numba
+@pytest.mark.parametrize('arguments', [[], ['--net', 'quantized']])
+def test_a_training_is_the_same_without_numba(small_mnist, tmp_path, arguments):
+    (tmp_path / 'numba.py').write_text('raise ImportError("there is no Numba")')
+    arguments = [small_mnist, '--epoch', 3, *arguments]
+    with_numba = small(tmp_path / 'a', *arguments)
+    without = small(tmp_path / 'b', *arguments, PYTHONPATH=str(tmp_path))
+    assert with_numba.stderr == without.stderr == ''
+    notice = (
+        '# computed by NumPy, slower than by Numba, which cannot be imported: there is no Numba'
+    )
+    assert notice in without.stdout.splitlines() and notice not in with_numba.stdout
+    assert log_of(tmp_path / 'a') == log_of(tmp_path / 'b')
+    for name in 'mlp.model', 'mlp.state':
+        assert same(tmp_path / 'a' / name, tmp_path / 'b' / name)
