@@ -1,4 +1,5 @@
 """Binarization, and the binary activation with a straight-through estimator (STE)."""
+
 from chainer_compat import chainer
 from chainer import utils
 from chainer.backends import cuda
@@ -42,11 +43,11 @@ class BST(chainer.FunctionNode):
         return binarize(x)
 
     def forward(self, inputs):
-        x, = inputs
+        (x,) = inputs
         if chainer.config.enable_backprop:
             # Backward needs no more than this: one byte per element.
             self.inside = utils.force_array(abs(x) <= 1)
-        return self.quantize(x),
+        return (self.quantize(x),)
 
     def backward(self, indexes, grad_outputs):
         return STEGrad(self.inside).apply(grad_outputs)
@@ -63,8 +64,8 @@ class STEGrad(chainer.FunctionNode):
         type_check.expect(in_types[0].dtype.kind == 'f')
 
     def forward(self, inputs):
-        gy, = inputs
-        return utils.force_array(gy * self.inside, gy.dtype),
+        (gy,) = inputs
+        return (utils.force_array(gy * self.inside, gy.dtype),)
 
     def backward(self, indexes, grad_outputs):
         return STEGrad(self.inside).apply(grad_outputs)
@@ -97,5 +98,5 @@ def bst(x):
         >>> bst(x).array
         array([-1., -1.,  1.,  1.,  1.], dtype=float32)
     """
-    y, = BST().apply((x,))
+    (y,) = BST().apply((x,))
     return y

@@ -1,4 +1,5 @@
 """MNIST: IDX files to arrays, and arrays to minibatches."""
+
 import glob
 import gzip
 import math
@@ -10,7 +11,7 @@ from chainer_compat import chainer
 from chainer import backend
 import numpy
 
-LARGEST = 2 ** 31  # bytes of one IDX file; the largest known, EMNIST's, has 547 million
+LARGEST = 2**31  # bytes of one IDX file; the largest known, EMNIST's, has 547 million
 
 
 def read_idx(path, ndim):
@@ -38,16 +39,20 @@ def read_idx(path, ndim):
             magic, *shape = struct.unpack(f'>{1 + ndim}I', header)
             if magic != 0x800 + ndim:
                 kind = {1: 'labels', 3: 'images'}[ndim]
-                raise ValueError(f'{path}: the magic number is {magic:#010x}, not that of {kind} '
-                                 f'({0x800 + ndim:#010x})')
+                raise ValueError(
+                    f'{path}: the magic number is {magic:#010x}, not that of {kind} '
+                    f'({0x800 + ndim:#010x})'
+                )
             size = math.prod(shape)
-            # gzip packs 1032 to 1 at best: what claims more is not there, and need not be read.
+            # gzip compresses 1032 to 1 at most, so a larger size is a lie and need not be read.
             if size > min(LARGEST, os.path.getsize(path) * (1032 if packed else 1)):
-                raise ValueError(f'{path}: truncated, or its header is damaged: it states '
-                                 f'{" x ".join(map(str, shape))} bytes')
+                raise ValueError(
+                    f'{path}: truncated, or its header is damaged: it states '
+                    f'{" x ".join(map(str, shape))} bytes'
+                )
             content = f.read(size + 1)
     except (gzip.BadGzipFile, zlib.error) as e:
-        raise ValueError(f'{path}: not a sound gzip file: {e}') from e
+        raise ValueError(f'{path}: not a valid gzip file: {e}') from e
     except EOFError as e:
         raise ValueError(f'{path}: truncated gzip file') from e
     if len(content) != size:
@@ -57,25 +62,35 @@ def read_idx(path, ndim):
 
 
 def _find(folder, sets, kind):
-    """The one file of its kind in the folder, as it is or with .gz (if both, as it is)."""
+    """The only file of its kind in the folder; an uncompressed one precedes one with .gz."""
     for ending in '-ubyte', '-ubyte.gz':
-        found = [path for name in sets
-                 for path in glob.glob(os.path.join(glob.escape(folder), f'*{name}-{kind}{ending}'))]
+        found = [
+            path
+            for name in sets
+            for path in glob.glob(os.path.join(glob.escape(folder), f'*{name}-{kind}{ending}'))
+        ]
         if len(found) > 1:
             names = ', '.join(sorted(map(os.path.basename, found)))
-            raise ValueError(f'{folder}: holds more than one data set ({names}); '
-                             f'give each a folder of its own')
+            raise ValueError(
+                f'{folder}: holds more than one data set ({names}); give each a folder of its own'
+            )
         if found:
             return found[0]
-    raise ValueError(f'{folder}: there is no file {sets[0]}-{kind}-ubyte or {sets[0]}-{kind}-ubyte.gz')
+    raise ValueError(
+        f'{folder}: there is no file {sets[0]}-{kind}-ubyte or {sets[0]}-{kind}-ubyte.gz'
+    )
 
 
 def _read_set(folder, *sets):
-    images_path, labels_path = _find(folder, sets, 'images-idx3'), _find(folder, sets, 'labels-idx1')
+    images_path, labels_path = (
+        _find(folder, sets, 'images-idx3'),
+        _find(folder, sets, 'labels-idx1'),
+    )
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels):
-        raise ValueError(f'{images_path}: {len(images)} images, but {len(labels)} labels in '
-                         f'{labels_path}')
+        raise ValueError(
+            f'{images_path}: {len(images)} images, but {len(labels)} labels in {labels_path}'
+        )
     if images.size == 0:
         raise ValueError(f'{images_path}: holds no images')
     return images, labels.astype(numpy.int32)
@@ -85,19 +100,19 @@ def read_mnist(folder):
     """Reads MNIST, or a data set in the same format, from a folder.
 
     The folder holds four IDX files, gzip-compressed or not: ``train-images-idx3-ubyte``,
-    ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``. The names may
-    have something before them, and ``test`` in place of ``t10k``, as EMNIST's do.
+    ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``. The
+    names may have a prefix, and ``test`` instead of ``t10k``, as those of EMNIST do.
 
     Args:
         folder (str): The folder.
 
     Returns:
-        tuple: Training images, training labels, test images, test labels: images are uint8 arrays of
-        shape (n, rows, columns), labels int32 arrays of shape (n,). Every label is less than the largest
-        training label plus one, which is the number of classes.
+        tuple: Training images, training labels, test images, test labels: images are uint8 arrays
+        of shape (n, rows, columns), labels int32 arrays of shape (n,). Every label is less than
+        the largest training label plus one, which is the number of classes.
 
     Raises:
-        ValueError: If a file is missing or damaged, or two do not fit together; the message names it.
+        ValueError: If a file is missing or damaged, or two do not match; the message names it.
         OSError: If a file cannot be opened.
     """
     if not os.path.isdir(folder):
@@ -105,22 +120,27 @@ def read_mnist(folder):
     train_images, train_labels = _read_set(folder, 'train')
     test_images, test_labels = _read_set(folder, 't10k', 'test')
     if train_images.shape[1:] != test_images.shape[1:]:
-        raise ValueError('{}: the test images have {} x {} pixels, the training images {} x {}'.format(
-            folder, *test_images.shape[1:], *train_images.shape[1:]))
+        raise ValueError(
+            '{}: the test images have {} x {} pixels, the training images {} x {}'.format(
+                folder, *test_images.shape[1:], *train_images.shape[1:]
+            )
+        )
     if test_labels.max() > train_labels.max():
-        raise ValueError(f'{folder}: there is a test label {test_labels.max()}, but the training labels '
-                         f'end at {train_labels.max()}')
+        raise ValueError(
+            f'{folder}: there is a test label {test_labels.max()}, but the training labels '
+            f'end at {train_labels.max()}'
+        )
     return train_images, train_labels, test_images, test_labels
 
 
 def to_input(images):
-    """Pixels as the net takes them.
+    """Scales pixels to the range that the net takes.
 
     Args:
         images (array): uint8 array of shape (n, rows, columns).
 
     Returns:
-        array: float32 array of shape (n, rows * columns), the pixels scaled from 0 .. 255 to [0, 1].
+        array: float32 array of shape (n, rows * columns), scaled from 0 .. 255 to [0, 1].
     """
     return images.reshape(len(images), -1).astype(numpy.float32) / numpy.float32(255)
 
@@ -128,15 +148,15 @@ def to_input(images):
 class Minibatches(chainer.dataset.Iterator):
     """Iterator over minibatches (x, t), assembled from whole arrays on the device they are on.
 
-    The order of an epoch is a function of the seed and the epoch's number alone, so that a resumed
-    training goes on with the minibatches it would have had, and no generator's state is saved.
+    The order of an epoch depends only on the seed and the number of the epoch. So a resumed
+    training continues with the minibatches it would have had, and no generator's state is saved.
 
     Args:
         images (array): uint8 images of shape (n, rows, columns).
         labels (array): int32 labels of shape (n,).
-        size (int): Minibatch size. The last of an epoch has what remains.
-        seed (int or None): Seed of the order. If None, the examples come in their own order, and the
-            iteration ends after one epoch.
+        size (int): Minibatch size. The last minibatch of an epoch holds the remaining images.
+        seed (int or None): Seed of the order. If None, the images come in the order of the arrays,
+            and the iteration ends after one epoch.
     """
 
     def __init__(self, images, labels, size, seed=None):
@@ -174,7 +194,7 @@ class Minibatches(chainer.dataset.Iterator):
         if self.seed is None and self.epoch > 0:
             raise StopIteration
         self.previous_epoch_detail = self.epoch_detail
-        index = self.order[self.position:self.position + self.size]
+        index = self.order[self.position : self.position + self.size]
         self.position += len(index)
         self.is_new_epoch = self.position == len(self.labels)
         if self.is_new_epoch:
@@ -189,7 +209,9 @@ class Minibatches(chainer.dataset.Iterator):
         self.epoch = serializer('epoch', self.epoch)
         self.position = serializer('position', self.position)
         self.is_new_epoch = serializer('is_new_epoch', self.is_new_epoch)
-        self.previous_epoch_detail = serializer('previous_epoch_detail', self.previous_epoch_detail)
+        self.previous_epoch_detail = serializer(
+            'previous_epoch_detail', self.previous_epoch_detail
+        )
         if self.position % self.size or not 0 <= self.position < len(self.labels):
             raise ValueError(f'there is no minibatch at {self.position}')
         self._shuffle()

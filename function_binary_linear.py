@@ -1,4 +1,5 @@
 """Linear function with a binary weight."""
+
 from chainer_compat import chainer
 import chainer.functions as F
 from chainer.utils import type_check
@@ -14,8 +15,8 @@ class BinaryWeight(chainer.FunctionNode):
         type_check.expect(in_types[0].dtype.kind == 'f', in_types[0].ndim == 2)
 
     def forward(self, inputs):
-        W, = inputs
-        return binarize(W),
+        (W,) = inputs
+        return (binarize(W),)
 
     def backward(self, indexes, grad_outputs):
         return grad_outputs
@@ -53,5 +54,5 @@ def binary_linear(x, W, b=None, n_batch_axes=1):
 
     Source: Courbariaux et al., BinaryNet, arXiv:1602.02830, algorithm 1.
     """
-    Wb, = BinaryWeight().apply((W,))
+    (Wb,) = BinaryWeight().apply((W,))
     return F.linear(x, Wb, b, n_batch_axes=n_batch_axes)

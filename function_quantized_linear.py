@@ -1,4 +1,5 @@
 """Linear function with a weight of a few bits."""
+
 from chainer_compat import chainer
 
 from function_binary_linear import BinaryWeight
@@ -12,8 +13,8 @@ class QuantizedWeight(BinaryWeight):
         self.bits = check_bits(bits)
 
     def forward(self, inputs):
-        W, = inputs
-        return quantize(W, self.bits),
+        (W,) = inputs
+        return (quantize(W, self.bits),)
 
 
 def quantized_linear(x, W, b=None, bits=4, n_batch_axes=1):
@@ -49,5 +50,5 @@ def quantized_linear(x, W, b=None, bits=4, n_batch_axes=1):
 
     Source: Hubara et al., Quantized Neural Networks, arXiv:1609.07061.
     """
-    Wq, = QuantizedWeight(bits).apply((W,))
+    (Wq,) = QuantizedWeight(bits).apply((W,))
     return chainer.functions.linear(x, Wq, b, n_batch_axes=n_batch_axes)

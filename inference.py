@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Classifies pictures of digits, or the test images, with a trained net or a packed one.
 
-    ./inference.py result/mlp.model               # accuracy on the test images
-    ./inference.py result/mlp.packed seven.png    # which digit the picture shows
-    ./inference.py result/mlp.packed pictures/    # the same for all pictures of a folder
+./inference.py result/mlp.model               # accuracy on the test images
+./inference.py result/mlp.packed seven.png    # which digit the picture shows
+./inference.py result/mlp.packed pictures/    # the same for all pictures of a folder
 """
+
 import math
 import time
 
@@ -32,12 +33,14 @@ class Unpacked:
 
     def logits(self, images):
         with chainer.using_config('train', False), chainer.no_backprop_mode():
-            return numpy.concatenate([
-                chainer.backends.cuda.to_cpu(
-                    self.net(to_input(self.device.send(images[i : i + 1000]))).array
-                )
-                for i in range(0, len(images), 1000)
-            ])
+            return numpy.concatenate(
+                [
+                    chainer.backends.cuda.to_cpu(
+                        self.net(to_input(self.device.send(images[i : i + 1000]))).array
+                    )
+                    for i in range(0, len(images), 1000)
+                ]
+            )
 
 
 def load(path, gpu):
@@ -83,7 +86,9 @@ def draw_mistakes(path, images, labels, predicted):
         axes.set_title(f'{labels[i]} → {predicted[i]}', fontsize=8)
     kind = path.rsplit('.', 1)[-1].lower()
     with replacing(path) as f:
-        figure.savefig(f, dpi=100, format=kind if kind in figure.canvas.get_supported_filetypes() else 'png')
+        figure.savefig(
+            f, dpi=100, format=kind if kind in figure.canvas.get_supported_filetypes() else 'png'
+        )
 
 
 def evaluate(model, folder, mistakes):
@@ -109,26 +114,38 @@ def classify(model, paths):
     if side * side != model.n_in:
         raise ValueError(f'the net takes {model.n_in} pixels, which do not make up a square')
     for path in find_pictures(paths):
-        logits, = model.logits(read_digit(path, side)[None])
+        (logits,) = model.logits(read_digit(path, side)[None])
         probability = numpy.exp(logits - logits.max())
-        print(f'{path}: {logits.argmax()}  {probability.max() / probability.sum():.3f}', flush=True)
+        print(
+            f'{path}: {logits.argmax()}  {probability.max() / probability.sum():.3f}', flush=True
+        )
 
 
 def main(argv=None):
     parser = Parser(
-        description='Classifies pictures of digits, or the test images, with a trained or packed net.'
+        description='Classifies pictures of digits, or the test images, with a trained net.'
     )
-    parser.add_argument('model', metavar='MODEL', help='mlp.model of a training, or a packed model')
     parser.add_argument(
-        'images', metavar='IMAGE', nargs='*',
+        'model', metavar='MODEL', help='mlp.model of a training, or a packed model'
+    )
+    parser.add_argument(
+        'images',
+        metavar='IMAGE',
+        nargs='*',
         help='PNG or JPEG file of one digit, or a folder of them; without it, the test images',
     )
     parser.add_argument(
-        '--data', metavar='DIR', default=MNIST,
+        '--data',
+        metavar='DIR',
+        default=MNIST,
         help='folder with the data set whose test images to classify (default: MNIST)',
     )
     parser.add_argument(
-        '--gpu', '-g', type=number(-1, 999), metavar='ID', default=-1,
+        '--gpu',
+        '-g',
+        type=number(-1, 999),
+        metavar='ID',
+        default=-1,
         help='CUDA device for a model that is not packed (default: -1, the CPU)',
     )
     parser.add_argument(

@@ -1,4 +1,5 @@
 """Linear layer with a binary weight."""
+
 from chainer_compat import chainer
 
 from function_binary_linear import binary_linear

@@ -1,4 +1,5 @@
 """Linear layer with a weight of a few bits."""
+
 from function_quantized_linear import quantized_linear
 from link_binary_linear import BinaryLinear
 from qst import check_bits

@@ -1,4 +1,5 @@
 """The multilayer perceptron: linear -> batch normalization -> activation."""
+
 from chainer_compat import chainer
 import chainer.functions as F
 import chainer.links as L

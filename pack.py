@@ -4,9 +4,11 @@
     ./pack.py result/mlp.model result/mlp.packed
     ./inference.py result/mlp.packed
 
-Batch normalization and activation of a hidden layer become integer thresholds, found with the float
-net's own functions, so the packed net gives the same answers. README.md has its size and speed.
+Batch normalization and activation of a hidden layer become integer thresholds, found with the
+float net's own functions, so the packed net gives the same answers. README.md has its size and
+speed.
 """
+
 import os
 
 from deploy.fold import fold

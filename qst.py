@@ -1,4 +1,5 @@
 """Quantization to a few bits, and the activation with a straight-through estimator (STE)."""
+
 from chainer_compat import chainer
 import numpy
 
@@ -47,11 +48,13 @@ def quantize(a, bits):
     if isinstance(a, chainer.backends.cuda.ndarray):
         real = 'double' if a.dtype == numpy.float64 else 'float'
         return chainer.backends.cuda.elementwise(
-            'T a, int32 n', 'T y',
-            f'''{real} x = a;
+            'T a, int32 n',
+            'T y',
+            f"""{real} x = a;
                 x = x > 1 ? 1 : x < -1 ? -1 : x;
-                y = (T)((2 * trunc(x * n / 2) + (a >= (T)0 ? 1 : -1)) / n)''',
-            f'quantize_{real}')(a, n)
+                y = (T)((2 * trunc(x * n / 2) + (a >= (T)0 ? 1 : -1)) / n)""",
+            f'quantize_{real}',
+        )(a, n)
     # For a signed a, 2 floor(n |a| / 2) + 1 is 2 trunc(n a / 2) + binarize(a). Clipping first
     # keeps n a from overflowing.
     y = numpy.asarray(numpy.clip(a, -1, 1, dtype=numpy.promote_types(a.dtype, numpy.float32)))
@@ -100,5 +103,5 @@ def qst(x, bits):
         array([-1.        , -0.33333334,  0.33333334,  0.33333334,  1.        ],
               dtype=float32)
     """
-    y, = QST(bits).apply((x,))
+    (y,) = QST(bits).apply((x,))
     return y

@@ -8,13 +8,13 @@
 
 README.md has the results of these commands, results/ the logs behind them.
 """
+
 import os
 import sys
 
 from chainer_compat import chainer
 import chainer.functions as F
 import chainer.links as L
-from chainer import training
 from chainer.training import extensions
 import numpy
 
@@ -83,12 +83,12 @@ def prepare(args):
     validation_iter = test_iter
     if args.hold_out:
         validation_iter = Minibatches(images[n_train:], labels[n_train:], 1000)
-    updater = training.updaters.StandardUpdater(
+    updater = chainer.training.updaters.StandardUpdater(
         train_iter, optimizer, converter=lambda minibatch, device: minibatch, device=device
     )
 
     # Set up the trainer and its extensions
-    trainer = training.Trainer(updater, (args.epoch, 'epoch'), out=args.out)
+    trainer = chainer.training.Trainer(updater, (args.epoch, 'epoch'), out=args.out)
     trainer.extend(FailOnNonFinite())
     trainer.extend(Evaluator(validation_iter, model))
     recipe.extend(args, trainer, test_iter)

@@ -1,4 +1,5 @@
 """Optimizer hook that keeps the real-valued weights in an interval."""
+
 from chainer_compat import chainer
 
 

@@ -3,10 +3,12 @@
 
     python benchmarks/gpu_check.py [--gpu 0]
 
-Versions; the GPU tests; a training step of each net on the CPU beside the GPU; two epochs of each net on
-both, through the program, with the times of the second epoch. It needs what a training needs, CuPy, pytest
-and Hypothesis. The last line says whether all is well, and so does the exit status.
+The report has the versions, the GPU tests, one training step of each net on the CPU and on the
+GPU, and two epochs of each net on both with the time of the second. The check needs CuPy, pytest
+and Hypothesis besides what a training needs. The last line and the exit status say whether
+everything passed.
 """
+
 import argparse
 import json
 import os
@@ -37,21 +39,44 @@ def check(what, good):
 
 def report_versions(gpu):
     import cupy
+
     properties = cupy.cuda.runtime.getDeviceProperties(gpu)
-    print(f'{properties["name"].decode()}, compute capability {properties["major"]}.{properties["minor"]}')
-    print(f'Python {platform.python_version()}, NumPy {numpy.__version__}, Chainer {chainer.__version__}, '
-          f'CuPy {cupy.__version__}, CUDA runtime {cupy.cuda.runtime.runtimeGetVersion()}, '
-          f'driver {cupy.cuda.runtime.driverGetVersion()}')
+    print(
+        f'{properties["name"].decode()}, '
+        f'compute capability {properties["major"]}.{properties["minor"]}'
+    )
+    print(
+        f'Python {platform.python_version()}, NumPy {numpy.__version__}, '
+        f'Chainer {chainer.__version__}, '
+        f'CuPy {cupy.__version__}, CUDA runtime {cupy.cuda.runtime.runtimeGetVersion()}, '
+        f'driver {cupy.cuda.runtime.driverGetVersion()}'
+    )
 
 
 def run_tests():
-    done = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-m', 'gpu', '-p', 'no:cacheprovider',
-                           os.path.join(ROOT, 'tests')], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'pytest',
+            '-q',
+            '-m',
+            'gpu',
+            '-p',
+            'no:cacheprovider',
+            os.path.join(ROOT, 'tests'),
+        ],
+        capture_output=True,
+        text=True,
+    )
     lines = done.stdout.strip().splitlines()
     if done.returncode:
         print(done.stdout[-5000:], done.stderr[-2000:])
     skipped = 'skipped' in lines[-1] if lines else True
-    check(f'GPU tests: {lines[-1] if lines else done.stderr[-200:]}', done.returncode == 0 and not skipped)
+    check(
+        f'GPU tests: {lines[-1] if lines else done.stderr[-200:]}',
+        done.returncode == 0 and not skipped,
+    )
 
 
 def compare_a_step(device):
@@ -68,9 +93,11 @@ def compare_a_step(device):
             model.cleargrads()
             loss = model(where.send(x), where.send(t))
             loss.backward()
-            gradients.append({path: chainer.backends.cuda.to_cpu(p.grad) for path, p in model.namedparams()})
+            gradients.append(
+                {path: chainer.backends.cuda.to_cpu(p.grad) for path, p in model.namedparams()}
+            )
         on_cpu, on_gpu = gradients
-        # The last layer alone: before it, one activation that rounding tips moves whole gradients.
+        # Only the last layer: before it, one activation that rounding flips changes much.
         path = '/predictor/l3/W'
         apart = numpy.linalg.norm(on_gpu[path] - on_cpu[path]) / numpy.linalg.norm(on_cpu[path])
         check(f'{name}: gradient of {path} differs by {apart:.1e} of its norm', apart < 1e-2)
@@ -82,8 +109,21 @@ def compare_trainings(gpu):
         for device in -1, gpu:
             with tempfile.TemporaryDirectory() as folder:
                 done = subprocess.run(
-                    [sys.executable, os.path.join(ROOT, 'train_mnist.py'), '--net', net, '--gpu', str(device),
-                     '--epoch', '2', '--out', folder], capture_output=True, text=True)
+                    [
+                        sys.executable,
+                        os.path.join(ROOT, 'train_mnist.py'),
+                        '--net',
+                        net,
+                        '--gpu',
+                        str(device),
+                        '--epoch',
+                        '2',
+                        '--out',
+                        folder,
+                    ],
+                    capture_output=True,
+                    text=True,
+                )
                 if done.returncode:
                     check(f'{net}, --gpu {device}: {done.stderr.strip()[-500:]}', False)
                     break
@@ -91,18 +131,26 @@ def compare_trainings(gpu):
                     logs.append(json.load(f))
         else:
             (cpu_1, cpu_2), (gpu_1, gpu_2) = logs
-            loss, accuracy = (abs(gpu_2[key] - cpu_2[key]) for key in (
-                'main/loss', 'validation/main/accuracy'))
-            check(f'{net}: after two epochs test accuracy {gpu_2["validation/main/accuracy"]:.4f}, on the CPU '
-                  f'{cpu_2["validation/main/accuracy"]:.4f}; training loss {gpu_2["main/loss"]:.4f}, on the CPU '
-                  f'{cpu_2["main/loss"]:.4f}', loss < 0.01 and accuracy < 0.01)
-            print(f'     {net}: second epoch {gpu_2["elapsed_time"] - gpu_1["elapsed_time"]:.2f} s, on the CPU '
-                  f'{cpu_2["elapsed_time"] - cpu_1["elapsed_time"]:.2f} s')
+            loss, accuracy = (
+                abs(gpu_2[key] - cpu_2[key]) for key in ('main/loss', 'validation/main/accuracy')
+            )
+            check(
+                f'{net}: after two epochs test accuracy {gpu_2["validation/main/accuracy"]:.4f}, '
+                f'on the CPU {cpu_2["validation/main/accuracy"]:.4f}; '
+                f'training loss {gpu_2["main/loss"]:.4f}, on the CPU {cpu_2["main/loss"]:.4f}',
+                loss < 0.01 and accuracy < 0.01,
+            )
+            print(
+                f'     {net}: second epoch {gpu_2["elapsed_time"] - gpu_1["elapsed_time"]:.2f} s, '
+                f'on the CPU {cpu_2["elapsed_time"] - cpu_1["elapsed_time"]:.2f} s'
+            )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--gpu', type=int, default=0, metavar='ID', help='CUDA device (default: 0)')
+    parser.add_argument(
+        '--gpu', type=int, default=0, metavar='ID', help='CUDA device (default: 0)'
+    )
     args = parser.parse_args()
     try:
         device = get_device(max(args.gpu, 0))
@@ -113,7 +161,7 @@ def main():
     run_tests()
     compare_a_step(device)
     compare_trainings(device.device.id)
-    print('all is well' if not problems else f'{len(problems)} problems')
+    print('everything passed' if not problems else f'{len(problems)} problems')
     return 1 if problems else 0
 
 

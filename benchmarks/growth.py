@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Measures how the time of a training grows with units, minibatch and layers, and draws growth.png.
+"""Measures how training time grows with units, minibatch and layers, and draws growth.png.
 
     .venv/bin/python benchmarks/growth.py
 
-One of the three is changed at a time, from 1000 units, minibatches of 100 and 2 hidden layers, with one and
-with two threads of BLAS. A point is the median of five measurements of at least 30 steps and 6,000 images
-each, every one after five steps that do not count (the first after a pause find nothing in the caches); the
-configurations take turns, five rounds over all of them.
+One of the three varies at a time, starting from 1000 units, minibatches of 100 and 2 hidden
+layers, with one BLAS thread and with two. A point is the median of five measurements of at least
+30 steps and 6,000 images each, each after five steps that do not count (the first steps after a
+pause find cold caches). The configurations take turns in five rounds.
 """
+
 import os
 import statistics
 import sys
@@ -16,10 +17,17 @@ from matplotlib.figure import Figure
 
 from train import HERE, Contender
 
-GRID = {'unit': [250, 500, 1000, 2000, 4000], 'batchsize': [20, 50, 100, 200, 500, 1000, 2000],
-        'layer': [1, 2, 3, 4]}
+GRID = {
+    'unit': [250, 500, 1000, 2000, 4000],
+    'batchsize': [20, 50, 100, 200, 500, 1000, 2000],
+    'layer': [1, 2, 3, 4],
+}
 DEFAULT = {'unit': 1000, 'batchsize': 100, 'layer': 2}
-LABELS = {'unit': 'units of a hidden layer', 'batchsize': 'images in a minibatch', 'layer': 'hidden layers'}
+LABELS = {
+    'unit': 'units of a hidden layer',
+    'batchsize': 'images in a minibatch',
+    'layer': 'hidden layers',
+}
 
 
 def main():
@@ -30,9 +38,16 @@ def main():
                 chosen = {**DEFAULT, option: value}
                 key = threads, *chosen.values()
                 if key not in running:
-                    running[key] = Contender(sys.executable, 'train_ours.py', [
-                        *(part for name, v in chosen.items() for part in (f'--{name}', v)),
-                        '--out', f'{HERE}/.out-{"-".join(map(str, key))}'], threads)
+                    running[key] = Contender(
+                        sys.executable,
+                        'train_ours.py',
+                        [
+                            *(part for name, v in chosen.items() for part in (f'--{name}', v)),
+                            '--out',
+                            f'{HERE}/.out-{"-".join(map(str, key))}',
+                        ],
+                        threads,
+                    )
     for _ in range(5):
         for (_, _, batch, _), contender in running.items():
             contender.do(5)
@@ -43,7 +58,10 @@ def main():
         contender.process.wait()
 
     figure = Figure(figsize=(10, 3.5), layout='tight')
-    print('| threads | units | minibatch | layers | microseconds an image, median | least - greatest |')
+    print(
+        '| threads | units | minibatch | layers | microseconds per image, median '
+        '| minimum - maximum |'
+    )
     print('|---|---|---|---|---|---|')
     for axes, (option, values) in zip(figure.subplots(1, 3, sharey=True), GRID.items()):
         for threads in 1, 2:
@@ -52,9 +70,14 @@ def main():
                 key = threads, *{**DEFAULT, option: value}.values()
                 times = running[key].times
                 points.append(statistics.median(times))
-                print(f'| {" | ".join(map(str, key))} | {points[-1]:.0f} | {min(times):.0f} - {max(times):.0f} |')
+                print(
+                    f'| {" | ".join(map(str, key))} | {points[-1]:.0f} '
+                    f'| {min(times):.0f} - {max(times):.0f} |'
+                )
             axes.plot(values, points, 'o-', label=f'{threads} thread' + 's' * (threads > 1))
-        axes.set(xlabel=LABELS[option], yscale='log', xscale='linear' if option == 'layer' else 'log')
+        axes.set(
+            xlabel=LABELS[option], yscale='log', xscale='linear' if option == 'layer' else 'log'
+        )
         axes.set_xticks(values, values, fontsize='small')
         axes.set_yticks([20, 50, 100, 200, 500], ['20', '50', '100', '200', '500'])
         axes.minorticks_off()

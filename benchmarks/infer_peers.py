@@ -1,9 +1,10 @@
-"""Contenders: PyTorch and ONNX Runtime, each given the saved net in the form that is fastest for it.
+"""Contenders: PyTorch and ONNX Runtime, each with the saved net in the form fastest for it.
 
-Weights are ±1, batch normalization and binary activation one comparison with a threshold per unit (a unit with a
-negative gamma has its weights negated), the last layer's batch normalization one product and sum. From uint8 pixels to
-classes, all is inside the compiled graph.
+Weights are ±1. Batch normalization and binary activation are one comparison with a threshold per
+unit (the weights of a unit with negative gamma are negated), and the last batch normalization is
+one multiplication and addition. The compiled graph covers everything from uint8 pixels to classes.
 """
+
 import os
 import sys
 import tempfile
@@ -32,8 +33,11 @@ def folded():
 
 
 def onnx_graph(integer):
-    """The net as ONNX: in floats, or with pixels, weights and activations in 8 bits and sums in 32."""
+    """The net as ONNX: in floats, or with pixels, weights and activations in 8 bits and sums in
+    32.
+    """
     from onnx import TensorProto, helper, numpy_helper
+
     weights, thresholds, scale, shift = folded()
     nodes, constants = [], []
 
@@ -50,7 +54,7 @@ def onnx_graph(integer):
         x = node('Cast', x, to=TensorProto.FLOAT)
     for i, W in enumerate(weights):
         if integer:
-            # Activations are 0 and 1 here, of which 2 x - 1 are -1 and +1.
+            # Activations x are 0 and 1 here; 2 x - 1 makes them -1 and +1.
             x = node('MatMulInteger', x, constant(f'W{i}', W.T.astype(numpy.int8)))
             a, b = (2.0, -W.sum(axis=1)) if zero_one else (1 / 255 if i == 0 else 1.0, 0.0)
         else:
@@ -63,15 +67,27 @@ def onnx_graph(integer):
                 x, zero_one = node('Cast', x, to=TensorProto.UINT8), True
             else:
                 x = node('GreaterOrEqual', x, constant(f't{i}', t.astype('f')))
-                x = node('Where', x, constant(f'one{i}', numpy.float32(1)), constant(f'minus{i}', numpy.float32(-1)))
+                x = node(
+                    'Where',
+                    x,
+                    constant(f'one{i}', numpy.float32(1)),
+                    constant(f'minus{i}', numpy.float32(-1)),
+                )
     if integer:
         x = node('Cast', x, to=TensorProto.FLOAT)
-    x = node('Add', node('Mul', x, constant('scale', (a * scale).astype('f'))),
-             constant('shift', (b * scale + shift).astype('f')))
+    x = node(
+        'Add',
+        node('Mul', x, constant('scale', (a * scale).astype('f'))),
+        constant('shift', (b * scale + shift).astype('f')),
+    )
     classes = node('ArgMax', x, axis=1, keepdims=0)
     graph = helper.make_graph(
-        nodes, 'net', [helper.make_tensor_value_info('pixels', TensorProto.UINT8, ['n', weights[0].shape[1]])],
-        [helper.make_tensor_value_info(classes, TensorProto.INT64, ['n'])], constants)
+        nodes,
+        'net',
+        [helper.make_tensor_value_info('pixels', TensorProto.UINT8, ['n', weights[0].shape[1]])],
+        [helper.make_tensor_value_info(classes, TensorProto.INT64, ['n'])],
+        constants,
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)])
     model.ir_version = 9
     return model.SerializeToString()
@@ -80,6 +96,7 @@ def onnx_graph(integer):
 def onnx():
     import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
+
     model = onnx_graph(how == 'integer')
     if how == 'int8':
         with tempfile.TemporaryDirectory() as folder:
@@ -95,8 +112,9 @@ def onnx():
 
 
 def torch():
-    os.environ['TORCHINDUCTOR_FREEZING'] = '1'  # the weights are constants, and may be laid out anew
+    os.environ['TORCHINDUCTOR_FREEZING'] = '1'  # lets PyTorch change the layout of the weights
     import torch
+
     torch.set_num_threads(threads)
     weights, thresholds, scale, shift = folded()
 
@@ -113,7 +131,12 @@ def torch():
         def forward(self, x):
             x = x.float() / 255
             for i in range(len(thresholds)):
-                x = torch.where(torch.nn.functional.linear(x, getattr(self, f'W{i}')) >= getattr(self, f't{i}'), 1., -1.)
+                x = torch.where(
+                    torch.nn.functional.linear(x, getattr(self, f'W{i}'))
+                    >= getattr(self, f't{i}'),
+                    1.0,
+                    -1.0,
+                )
             x = torch.nn.functional.linear(x, getattr(self, f'W{len(thresholds)}'))
             return (x * self.scale + self.shift).argmax(1)
 
@@ -123,6 +146,7 @@ def torch():
     def classify(batch):
         with torch.inference_mode():
             return run(torch.from_numpy(batch)).numpy()
+
     return classify, sum(b.numel() * 4 for b in net.buffers())
 
 
@@ -133,7 +157,9 @@ def classify(size):
     if size == 0:
         return size_on_disk
     chosen = images[:1000] if size < 10 else images
-    return numpy.concatenate([classify_batch(chosen[i:i + size]) for i in range(0, len(chosen), size)])
+    return numpy.concatenate(
+        [classify_batch(chosen[i : i + size]) for i in range(0, len(chosen), size)]
+    )
 
 
 serve(classify)

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Times inference against what people would use instead, all on this machine, interleaved in one run.
+"""Times inference against the alternatives, interleaved in one run on one machine.
 
     .venv/bin/python benchmarks/inference.py MODEL [--rounds 15]
 
-MODEL is the ``mlp.model`` of a binary net. Each contender is a process that gets the same net in the form that is
-fastest for it, and classifies the 10,000 test images, from uint8 pixels to classes, in minibatches of each of several
-sizes; the table shows the best, and the time of single images. A round has each of them do so in turn, for 0.3 s. Which
-classes differ from those of the float model is counted before any time is believed.
+MODEL is the ``mlp.model`` of a binary net. Each contender is a process that gets the same net in
+the form fastest for it and classifies the 10,000 test images, from uint8 pixels to classes, in
+minibatches of several sizes; the table shows the best size, and the time of a single image. In a
+round, each contender does so in turn for 0.3 s. The last column counts the classes that differ
+from those of the float model.
 """
+
 import argparse
 import os
 import statistics
@@ -27,10 +29,17 @@ def contenders(model, packed, threads):
     return {
         'ours, float': (ours, 'infer_ours.py', [model]),
         'ours, packed': (ours, 'infer_ours.py', [packed]),
-        **{name: (torch, 'infer_peers.py', [how, model, threads]) for name, how in (
-            ('PyTorch eager, fp32', 'eager'), ('PyTorch compiled, fp32', 'compiled'),
-            ('ONNX Runtime, fp32', 'fp32'), ('ONNX Runtime, int8 (dynamic quantization)', 'int8'),
-            ('ONNX Runtime, int8 (integer graph by hand)', 'integer'))}}
+        **{
+            name: (torch, 'infer_peers.py', [how, model, threads])
+            for name, how in (
+                ('PyTorch eager, fp32', 'eager'),
+                ('PyTorch compiled, fp32', 'compiled'),
+                ('ONNX Runtime, fp32', 'fp32'),
+                ('ONNX Runtime, int8 (dynamic quantization)', 'int8'),
+                ('ONNX Runtime, int8 (integer graph by hand)', 'integer'),
+            )
+        },
+    }
 
 
 def main():
@@ -42,11 +51,19 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         packed = f'{folder}/packed'
-        subprocess.run([f'{ROOT}/.venv/bin/python', f'{ROOT}/pack.py', args.model, packed], check=True,
-                       stdout=subprocess.DEVNULL)
-        sizes = {'ours, float': os.path.getsize(args.model), 'ours, packed': os.path.getsize(packed)}
+        subprocess.run(
+            [f'{ROOT}/.venv/bin/python', f'{ROOT}/pack.py', args.model, packed],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        sizes = {
+            'ours, float': os.path.getsize(args.model),
+            'ours, packed': os.path.getsize(packed),
+        }
         running, classes = {}, {}
-        for name, (interpreter, script, arguments) in contenders(args.model, packed, threads).items():
+        for name, (interpreter, script, arguments) in contenders(
+            args.model, packed, threads
+        ).items():
             if not os.path.exists(interpreter):
                 print(f'skipped: {name}: there is no {os.path.relpath(interpreter, ROOT)}')
                 continue
@@ -64,29 +81,50 @@ def main():
         for _ in range(args.rounds):
             for size in SIZES:
                 for contender in running.values():
-                    time.sleep(0.2)  # the threads of the one before spin a while before they sleep
+                    time.sleep(
+                        0.2
+                    )  # until the previous threads, which wait for work by spinning, are asleep
                     seconds = []
                     while sum(seconds) < 0.3:
                         contender.last = contender.do(size)
                         seconds.append(contender.last['seconds'])
-                    contender.times[size].append(statistics.median(seconds) / (1000 if size < 10 else 10000))
+                    contender.times[size].append(
+                        statistics.median(seconds) / (1000 if size < 10 else 10000)
+                    )
 
     print(f'\n{cpu()}, {threads} threads; {args.rounds} rounds\n')
-    print('| contender | images / s, median | least - greatest | best minibatch | ours is faster by | single image, µs | '
-          'bytes on disk | peak MB | classes that differ |')
+    print(
+        '| contender | images / s, median | minimum - maximum | best minibatch '
+        '| ours is faster by | single image, µs | '
+        'bytes on disk | peak MB | classes that differ |'
+    )
     print('|---|---|---|---|---|---|---|---|---|')
-    best = {name: min(SIZES, key=lambda size: statistics.median(c.times[size])) for name, c in running.items()}
+    best = {
+        name: min(SIZES, key=lambda size: statistics.median(c.times[size]))
+        for name, c in running.items()
+    }
     ours = running['ours, packed'].times[best['ours, packed']]
-    for name, c in sorted(running.items(), key=lambda item: statistics.median(item[1].times[best[item[0]]])):
+    for name, c in sorted(
+        running.items(), key=lambda item: statistics.median(item[1].times[best[item[0]]])
+    ):
         times = c.times[best[name]]
         differ = sum(a != b for a, b in zip(classes[name], classes['ours, float']))
-        # Ratios of the times in the same round, so that the machine's moods cancel.
+        # Ratios within a round, so that the drift of the machine's speed cancels.
         ratio = statistics.median(t / o for t, o in zip(times, ours))
-        print(f'| {name} | {1 / statistics.median(times):,.0f} | {1 / max(times):,.0f} - {1 / min(times):,.0f} | '
-              f'{best[name]} | {ratio:.1f} | {statistics.median(c.times[1]) * 1e6:.0f} | {sizes[name]:,} | '
-              f'{c.last["peak MB"]:.0f} | {differ} |')
-    finish(running, ('chainer', f'{ROOT}/.venv'), ('numba', f'{ROOT}/.venv'), ('numpy', f'{ROOT}/.venv'),
-           ('torch', f'{HERE}/.venv-torch'), ('onnxruntime', f'{HERE}/.venv-torch'))
+        print(
+            f'| {name} | {1 / statistics.median(times):,.0f} '
+            f'| {1 / max(times):,.0f} - {1 / min(times):,.0f} | {best[name]} | {ratio:.1f} '
+            f'| {statistics.median(c.times[1]) * 1e6:.0f} | {sizes[name]:,} | '
+            f'{c.last["peak MB"]:.0f} | {differ} |'
+        )
+    finish(
+        running,
+        ('chainer', f'{ROOT}/.venv'),
+        ('numba', f'{ROOT}/.venv'),
+        ('numpy', f'{ROOT}/.venv'),
+        ('torch', f'{HERE}/.venv-torch'),
+        ('onnxruntime', f'{HERE}/.venv-torch'),
+    )
 
 
 if __name__ == '__main__':

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Counts where a packed net and its float net differ on the test images, and measures the hidden layer against the CPU.
+"""Counts where packed and float nets differ, and compares the hidden layer with the CPU's peak.
 
     .venv/bin/python benchmarks/packed_checks.py MODEL ...
 
-A unit differs where the float net, given the same inputs, puts it at another level, because it rounds as it sums and the
-exact sum lies on a threshold. The peak is that of XOR, popcount and addition on data in the level-1 cache, on one core.
+A unit differs where the float net, given the same inputs, computes another level, because it
+rounds as it sums and the exact sum is at a threshold. The peak is the rate of XOR, popcount and
+addition on data in the level-1 cache, on one core.
 """
+
 import os
 import statistics
 import sys
@@ -40,24 +42,30 @@ def count(path):
     differ = units = 0
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         for start in range(0, len(images), 1000):
-            x, h = pixels[start:start + 1000], to_input(images[start:start + 1000])
+            x, h = pixels[start : start + 1000], to_input(images[start : start + 1000])
             for i, (W, T) in enumerate(zip(plain.weights, plain.thresholds), 1):
                 h = net.activation(net[f'bn{i}'](net[f'l{i}'](h))).array
                 S = x.astype(W.dtype) @ W
                 V = sum((S >= t).astype(int) for t in T.T)
-                x = numpy.rint(h * n).astype(int)  # the float net's activations are what the next layer gets in both
+                x = numpy.rint(h * n).astype(
+                    int
+                )  # the float net's activations are what the next layer gets in both
                 differ += (2 * V - n != x).sum()
                 units += V.size
             logits.append(net[f'bn{net.n_layers + 1}'](net[f'l{net.n_layers + 1}'](h)).array)
     classes = numpy.concatenate(logits).argmax(axis=1)
     same = (classes != fast.logits(images).argmax(axis=1)).sum()
-    print(f'| {models.describe(arrays)[2:]} | {same} of {len(images):,} | {differ:,} of {units:,} |', flush=True)
+    print(
+        f'| {models.describe(arrays)[2:]} | {same} of {len(images):,} | {differ:,} of {units:,} |',
+        flush=True,
+    )
 
 
 @intrinsic
 def popcount(typingctx, x):
     def codegen(context, builder, signature, args):
         return builder.ctpop(args[0])
+
     return numba.types.uint64(numba.types.uint64), codegen
 
 
@@ -72,26 +80,34 @@ def peak(words, x, times):
 
 
 def roofline():
-    """Billions of 64-bit words a second: XOR, popcount and addition alone, and in the hidden layer."""
-    memory = numpy.random.RandomState(0).randint(0, 2 ** 62, 4104).astype(numpy.uint64)
-    words = memory[-memory.ctypes.data // 8 % 8:][:2048]
+    """Prints billions of 64-bit words per second: the peak, and those of the hidden layer."""
+    memory = numpy.random.RandomState(0).randint(0, 2**62, 4104).astype(numpy.uint64)
+    words = memory[-memory.ctypes.data // 8 % 8 :][:2048]
     numpy.random.seed(0)
     net = XnorMLP(fold(BinaryMLP(784, 1024, 10)))
     W, greatest = net.weights[0]
-    X = numpy.random.RandomState(0).randint(0, 2 ** 62, (500, 1, 16)).astype(numpy.uint64)
+    X = numpy.random.RandomState(0).randint(0, 2**62, (500, 1, 16)).astype(numpy.uint64)
     Y = numpy.empty_like(X)
     rates = {'alone': [], 'in the hidden layer': []}
     for _ in range(100):
         for name, work, n in (
-                ('alone', lambda: peak(words, 1, 500), words.size * 500),
-                ('in the hidden layer', lambda: hidden_layer(X, W, net.thresholds[1], greatest, Y), W.size * len(X))):
+            ('alone', lambda: peak(words, 1, 500), words.size * 500),
+            (
+                'in the hidden layer',
+                lambda: hidden_layer(X, W, net.thresholds[1], greatest, Y),
+                W.size * len(X),
+            ),
+        ):
             start = time.perf_counter()
             work()
             rates[name].append(n / (time.perf_counter() - start) / 1e9)
     alone, layer = (statistics.median(rate) for rate in rates.values())
     share = statistics.median(b / a for a, b in zip(*rates.values()))
-    print(f'\nXOR, popcount and addition: {alone:.1f} billion 64-bit words a second; in the hidden layer (1024 x 1024, '
-          f'500 images): {layer:.1f}, {100 * share:.0f} % of that')
+    print(
+        f'\nXOR, popcount and addition: {alone:.1f} billion 64-bit words per second; '
+        'in the hidden layer (1024 x 1024, '
+        f'500 images): {layer:.1f}, {100 * share:.0f} % of that'
+    )
 
 
 if __name__ == '__main__':

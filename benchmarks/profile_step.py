@@ -3,9 +3,10 @@
 
     .venv/bin/python benchmarks/profile_step.py [--net quantized] [--rounds 15]
 
-The parts are timed inside whole steps, one after another as they are in a training; a round is 20 steps. Then the
-whole step is timed without the one thing and the other, in turns.
+The parts are timed inside whole steps, in sequence as in a training; a round is 20 steps. Then the
+whole step is timed without one part of fast/ or another, in turns.
 """
+
 import argparse
 import os
 import statistics
@@ -32,7 +33,7 @@ STEPS = 20
 
 
 class Clock:
-    """Adds up the time that functions take, by label."""
+    """Adds up the time spent in functions, by label."""
 
     def __init__(self):
         self.spent = {}
@@ -44,6 +45,7 @@ class Clock:
             name = label(*args) if callable(label) else label
             self.spent[name] = self.spent.get(name, 0) + perf_counter() - start
             return result
+
         return call
 
     def patch(self, owner, name, label):
@@ -51,7 +53,7 @@ class Clock:
 
 
 def table(title, rows):
-    print(f'| {title} | ms, median | least - greatest |\n|---|---|---|')
+    print(f'| {title} | ms, median | minimum - maximum |\n|---|---|---|')
     for name, seconds in rows.items():
         ms = [s / STEPS * 1000 for s in seconds]
         print(f'| {name} | {statistics.median(ms):.2f} | {min(ms):.2f} - {max(ms):.2f} |')
@@ -72,7 +74,7 @@ def main():
     name = 'BinaryMLP' if args.net == 'binary' else 'QuantizedMLP'
 
     def training(Net, Adam):
-        """A net, and a function that times so many steps of its training."""
+        """A net, and a function that times a number of its training steps."""
         net = Net(784, 1000, 10)
         optimizer = Adam().setup(L.Classifier(net))
         optimizer.add_hook(WeightClip())
@@ -93,31 +95,45 @@ def main():
     layers = {id(net[f'bn{i}']): i for i in range(1, net.n_layers + 2)}
     patches = [
         clock.patch(Minibatches, '__next__', 'minibatch'),
-        clock.patch(fused_layer.FusedLayer, 'forward', lambda f, _: f'layer {layers[id(f.bn)]} forward'),
-        clock.patch(fused_layer.FusedLayer, 'backward', lambda f, *_: f'layer {layers[id(f.bn)]} backward'),
+        clock.patch(
+            fused_layer.FusedLayer, 'forward', lambda f, _: f'layer {layers[id(f.bn)]} forward'
+        ),
+        clock.patch(
+            fused_layer.FusedLayer, 'backward', lambda f, *_: f'layer {layers[id(f.bn)]} backward'
+        ),
         clock.patch(SoftmaxCrossEntropy, 'forward', 'loss'),
-        clock.patch(adam.AdamRule, 'update_core', 'Adam and the weight clip')]
+        clock.patch(adam.AdamRule, 'update_core', 'Adam and the weight clip'),
+    ]
     inner = [
-        mock.patch.object(fused_layer, 'numpy', SimpleNamespace(
-            **{**vars(numpy), 'dot': clock.timed(numpy.dot, 'matrix products')})),
+        mock.patch.object(
+            fused_layer,
+            'numpy',
+            SimpleNamespace(**{**vars(numpy), 'dot': clock.timed(numpy.dot, 'matrix products')}),
+        ),
         clock.patch(xnor, 'all_signs', 'products of bits, and binarizing for them'),
         clock.patch(xnor, 'binary_linear', 'products of bits, and binarizing for them'),
         clock.patch(loops, 'quantize', 'quantizing'),
         clock.patch(loops, 'statistics_loop', 'batch normalization'),
         clock.patch(loops, 'normalize_loop', 'batch normalization'),
         clock.patch(loops, 'normalize_backward_loop', 'batch normalization'),
-        clock.patch(bst.STEGrad, 'forward', 'activations, backward')]
+        clock.patch(bst.STEGrad, 'forward', 'activations, backward'),
+    ]
 
     def profile(patches):
-        """Seconds of each part, by round, the whole and what the parts leave of it."""
+        """Seconds of each part, of the whole and of the remainder, by round."""
         for patch in patches:
             patch.start()
         rounds = []
         for _ in range(args.rounds):
             clock.spent.clear()
             whole = steps()
-            rounds.append({**clock.spent, "Chainer's bookkeeping, and all else": whole - sum(clock.spent.values()),
-                           'whole step': whole})
+            rounds.append(
+                {
+                    **clock.spent,
+                    "Chainer's bookkeeping, and all else": whole - sum(clock.spent.values()),
+                    'whole step': whole,
+                }
+            )
         for patch in patches:
             patch.stop()
         return {name: [spent[name] for spent in rounds] for name in rounds[-1]}
@@ -125,14 +141,17 @@ def main():
     steps(50)
     outer = profile(patches)
     table(f'part of a step, {args.net} net', outer)
-    table('inside the layers', {name: seconds for name, seconds in profile(inner).items()
-                                if name not in outer})
+    table(
+        'inside the layers',
+        {name: seconds for name, seconds in profile(inner).items() if name not in outer},
+    )
 
     ways = {
         'as it is': steps,
         'without products by XNOR': steps,
         'nets of net.py, without fused layers': linked_steps,
-        "nets of net.py and Chainer's Adam": plain_steps}
+        "nets of net.py and Chainer's Adam": plain_steps,
+    }
     if args.net == 'quantized':
         del ways['without products by XNOR']
     times = {name: [] for name in ways}
@@ -147,11 +166,14 @@ def main():
     def nodes(way):
         apply = chainer.FunctionNode.apply
         with mock.patch.object(
-                chainer.FunctionNode, 'apply', autospec=True, side_effect=apply) as count:
+            chainer.FunctionNode, 'apply', autospec=True, side_effect=apply
+        ) as count:
             way(1)
         return count.call_count
 
-    print(f'nodes that Chainer makes in a step: {nodes(steps)}, by the links {nodes(linked_steps)}')
+    print(
+        f'nodes that Chainer makes in a step: {nodes(steps)}, by the links {nodes(linked_steps)}'
+    )
 
 
 if __name__ == '__main__':

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Times training against what people would use instead, all on this machine, interleaved in one run.
+"""Times training against the alternatives, interleaved in one run on one machine.
 
     python benchmarks/train.py [--threads 2] [--rounds 7] [--steps 200] [--net binary] [--gpu]
 
-Each contender is a process in an environment of its own (``make benchmark`` makes them), trains the same
-net on real MNIST with the same initial weights, minibatches, optimizer and clip, and waits while another
-one is timed. A round has each of them train the same number of steps. A contender whose loss after the
-same number of steps is outside the band of the others is reported as not learning, whatever its time.
-Data reading, evaluation and compilation (the first steps) are outside the times.
+Each contender is a process in its own environment (``make benchmark`` sets them up). It trains the
+same net on real MNIST with the same minibatches, optimizer and clip, and waits while others are
+timed. In a round, each contender trains for the same number of steps. A contender whose loss is
+then too far from the median of all is marked. Reading data, evaluation and compilation (the first
+steps) are not timed.
 """
+
 import argparse
 import json
 import os
@@ -21,30 +22,45 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
-BAND = 0.03  # largest accepted difference of a loss from the median of all
+BAND = 0.03  # largest accepted difference between a loss and the median of all losses
 
 
 def contenders(args):
     """Name -> (interpreter, script, arguments) of each."""
     ours, torch, larq, brevitas = (
-        f'{ROOT}/.venv/bin/python', f'{HERE}/.venv-torch/bin/python', f'{HERE}/.venv-larq/bin/python',
-        f'{HERE}/.venv-brevitas/bin/python')
+        f'{ROOT}/.venv/bin/python',
+        f'{HERE}/.venv-torch/bin/python',
+        f'{HERE}/.venv-larq/bin/python',
+        f'{HERE}/.venv-brevitas/bin/python',
+    )
     sizes = '-'.join(map(str, [784] + [args.unit] * args.layer + [10]))
     common = ['--unit', args.unit, '--layer', args.layer, '--batchsize', args.batchsize, '--quiet']
-    # Ours start from their own weights, and write nothing but the lock of a folder of their own.
-    result = {f'ours, {net}': (ours, 'train_ours.py', [
-        '--net', net, '--out', f'{HERE}/.out-{net}', *common, '--gpu', 0 if args.gpu else -1])
-        for net in args.net}
+    # Ours use their own initial weights, and write only the lock of a folder of their own.
+    result = {
+        f'ours, {net}': (
+            ours,
+            'train_ours.py',
+            ['--net', net, '--out', f'{HERE}/.out-{net}', *common, '--gpu', 0 if args.gpu else -1],
+        )
+        for net in args.net
+    }
     device = 'cuda' if args.gpu else 'cpu'
     for net in args.net:
         for how in 'eager', 'compiled':
-            result[f'PyTorch {how}, {net}'] = (torch, 'train_torch.py', [
-                how, args.threads, net, sizes, args.batchsize, device])
+            result[f'PyTorch {how}, {net}'] = (
+                torch,
+                'train_torch.py',
+                [how, args.threads, net, sizes, args.batchsize, device],
+            )
     if not args.gpu:
         result['products alone'] = ours, 'train_products.py', [sizes, args.batchsize]
         if 'binary' in args.net:
             result['Larq, binary'] = larq, 'train_larq.py', [args.threads, sizes, args.batchsize]
-            result['Brevitas, binary'] = brevitas, 'train_brevitas.py', [args.threads, sizes, args.batchsize]
+            result['Brevitas, binary'] = (
+                brevitas,
+                'train_brevitas.py',
+                [args.threads, sizes, args.batchsize],
+            )
     return result
 
 
@@ -52,12 +68,19 @@ class Contender:
     def __init__(self, interpreter, script, arguments, threads):
         threads = str(threads)
         # Each library chooses its kernels itself.
-        environment = {name: value for name, value in os.environ.items()
-                       if not name.startswith(('OPENBLAS_', 'MKL_', 'ONEDNN_'))}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(('OPENBLAS_', 'MKL_', 'ONEDNN_'))
+        }
         self.process = subprocess.Popen(
-            [interpreter, f'{HERE}/{script}', *map(str, arguments)], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**environment, 'OMP_NUM_THREADS': threads, 'OPENBLAS_NUM_THREADS': threads})
+            [interpreter, f'{HERE}/{script}', *map(str, arguments)],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**environment, 'OMP_NUM_THREADS': threads, 'OPENBLAS_NUM_THREADS': threads},
+        )
         self.times = []
         if self.answer() != 'ready':
             raise RuntimeError(self.process.stderr.read().strip().splitlines()[-1])
@@ -66,7 +89,9 @@ class Contender:
         return self.process.stdout.readline().strip()
 
     def do(self, number):
-        time.sleep(0.3)  # till the threads of the one before, which wait for more work awake, are asleep
+        time.sleep(
+            0.3
+        )  # till the threads of the one before, which wait for more work awake, are asleep
         print(number, file=self.process.stdin, flush=True)
         answer = self.answer()
         if not answer:
@@ -81,9 +106,12 @@ def version(interpreter, package):
 
 
 def finish(running, *packages):
-    """Ends the contenders, and prints the version of each package, given with the environment that it is in."""
-    versions = {f'{package} {version(f"{environment}/bin/python", package)}' for package, environment in packages
-                if os.path.exists(environment)}
+    """Ends the contenders and prints the versions of packages, given with their environments."""
+    versions = {
+        f'{package} {version(f"{environment}/bin/python", package)}'
+        for package, environment in packages
+        if os.path.exists(environment)
+    }
     print('\n' + ', '.join(sorted(versions)))
     for contender in running.values():
         contender.process.stdin.close()
@@ -100,11 +128,15 @@ def main():
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--steps', type=int, default=200, help='steps of a round')
-    parser.add_argument('--net', nargs='+', choices=('binary', 'quantized'), default=['binary', 'quantized'])
+    parser.add_argument(
+        '--net', nargs='+', choices=('binary', 'quantized'), default=['binary', 'quantized']
+    )
     parser.add_argument('--unit', type=int, default=1000)
     parser.add_argument('--layer', type=int, default=2)
     parser.add_argument('--batchsize', type=int, default=100)
-    parser.add_argument('--gpu', action='store_true', help='ours and PyTorch on the first CUDA device')
+    parser.add_argument(
+        '--gpu', action='store_true', help='ours and PyTorch on the first CUDA device'
+    )
     args = parser.parse_args()
 
     running, first = {}, {}
@@ -120,35 +152,62 @@ def main():
             running.pop(name, None)
     order = random.Random(0)
     for _ in range(args.rounds):
-        for contender in order.sample(list(running.values()), len(running)):  # nobody always after the same one
+        for contender in order.sample(
+            list(running.values()), len(running)
+        ):  # nobody always after the same one
             contender.last = contender.do(args.steps)
             contender.times.append(contender.last['seconds'])
 
     epoch = 60000 / args.batchsize / args.steps
     floor = running.get('products alone')
-    print(f'\n{cpu()}, {args.threads} threads, Python {platform.python_version()}; {args.rounds} rounds of '
-          f'{args.steps} steps, batch {args.batchsize}, {args.layer} x {args.unit} units\n')
-    print('| contender | s / epoch, median | least - greatest | / ours | products alone / it | loss | peak MB '
-          '| first 20 steps, s |')
+    print(
+        f'\n{cpu()}, {args.threads} threads, Python {platform.python_version()}; '
+        f'{args.rounds} rounds of '
+        f'{args.steps} steps, batch {args.batchsize}, {args.layer} x {args.unit} units\n'
+    )
+    print(
+        '| contender | s / epoch, median | minimum - maximum | / ours | products alone / it '
+        '| loss | peak MB '
+        '| first 20 steps, s |'
+    )
     print('|---|---|---|---|---|---|---|---|')
     for net in args.net + ['']:
-        group = {name: c for name, c in running.items() if name.endswith(net) and (net or c is floor)}
+        group = {
+            name: c for name, c in running.items() if name.endswith(net) and (net or c is floor)
+        }
         ours = group.get(f'ours, {net}', running.get('ours, binary'))
         losses = [c.last['result'] for c in group.values() if c.last['result'] is not None]
         for name, c in sorted(group.items(), key=lambda item: statistics.median(item[1].times)):
-            # Ratios of the times in the same round, so that the machine's moods cancel.
-            ratio = statistics.median(t / o for t, o in zip(c.times, ours.times)) if ours else float('nan')
-            share = statistics.median(f / t for f, t in zip(floor.times, c.times)) if floor else float('nan')
+            # Ratios within a round, so that the drift of the machine's speed cancels.
+            ratio = (
+                statistics.median(t / o for t, o in zip(c.times, ours.times))
+                if ours
+                else float('nan')
+            )
+            share = (
+                statistics.median(f / t for f, t in zip(floor.times, c.times))
+                if floor
+                else float('nan')
+            )
             loss = c.last['result']
             learned = '' if loss is None else f'{loss:.4f}'
             if loss is not None and not abs(loss - statistics.median(losses)) <= BAND:
                 learned += ' (outside the band)'
-            print(f'| {name} | {epoch * statistics.median(c.times):.2f} | {epoch * min(c.times):.2f} - '
-                  f'{epoch * max(c.times):.2f} | {ratio:.2f} | {share:.2f} | {learned} | '
-                  f'{c.last["peak MB"]:.0f} | {first[name]["seconds"]:.1f} |')
-    finish(running, ('chainer', f'{ROOT}/.venv'), ('numpy', f'{ROOT}/.venv'), ('torch', f'{HERE}/.venv-torch'),
-           ('larq', f'{HERE}/.venv-larq'), ('tensorflow', f'{HERE}/.venv-larq'),
-           ('brevitas', f'{HERE}/.venv-brevitas'))
+            print(
+                f'| {name} | {epoch * statistics.median(c.times):.2f} '
+                f'| {epoch * min(c.times):.2f} - '
+                f'{epoch * max(c.times):.2f} | {ratio:.2f} | {share:.2f} | {learned} | '
+                f'{c.last["peak MB"]:.0f} | {first[name]["seconds"]:.1f} |'
+            )
+    finish(
+        running,
+        ('chainer', f'{ROOT}/.venv'),
+        ('numpy', f'{ROOT}/.venv'),
+        ('torch', f'{HERE}/.venv-torch'),
+        ('larq', f'{HERE}/.venv-larq'),
+        ('tensorflow', f'{HERE}/.venv-larq'),
+        ('brevitas', f'{HERE}/.venv-brevitas'),
+    )
 
 
 if __name__ == '__main__':

@@ -1,14 +1,15 @@
 """Contender: Larq on TensorFlow, trained by Keras' own loop, which compiles it."""
+
 import itertools
 import os
 import sys
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
-import larq as lq  # noqa: E402
-import numpy  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import larq as lq
+import numpy
+import tensorflow as tf
 
-from worker import initial_weights, orders, read_mnist, serve  # noqa: E402
+from worker import initial_weights, orders, read_mnist, serve
 
 threads, sizes, batch = int(sys.argv[1]), list(map(int, sys.argv[2].split('-'))), int(sys.argv[3])
 tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -21,12 +22,25 @@ def clip():
 
 model = tf.keras.Sequential()
 for i, W in enumerate(initial_weights(sizes)):
-    model.add(lq.layers.QuantDense(
-        W.shape[0], input_quantizer='ste_sign' if i else None, kernel_quantizer='ste_sign',
-        kernel_initializer=tf.constant_initializer(W.T), kernel_constraint=clip(), bias_constraint=clip()))
-    model.add(tf.keras.layers.BatchNormalization(
-        momentum=0.9, epsilon=2e-5, gamma_constraint=clip(), beta_constraint=clip()))
-model.compile(tf.keras.optimizers.Adam(0.001), tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.add(
+        lq.layers.QuantDense(
+            W.shape[0],
+            input_quantizer='ste_sign' if i else None,
+            kernel_quantizer='ste_sign',
+            kernel_initializer=tf.constant_initializer(W.T),
+            kernel_constraint=clip(),
+            bias_constraint=clip(),
+        )
+    )
+    model.add(
+        tf.keras.layers.BatchNormalization(
+            momentum=0.9, epsilon=2e-5, gamma_constraint=clip(), beta_constraint=clip()
+        )
+    )
+model.compile(
+    tf.keras.optimizers.Adam(0.001),
+    tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+)
 
 images, labels = read_mnist()
 order = itertools.chain.from_iterable(orders(len(labels)))
@@ -45,7 +59,9 @@ def train(steps):
     index = numpy.fromiter(itertools.islice(order, steps * batch), numpy.int64)
     last = Last()
     last.before = 0.0
-    model.fit(images[index], labels[index], batch, epochs=1, shuffle=False, verbose=0, callbacks=[last])
+    model.fit(
+        images[index], labels[index], batch, epochs=1, shuffle=False, verbose=0, callbacks=[last]
+    )
     return (last.total - last.before) / min(steps, 100)
 
 

@@ -1,12 +1,13 @@
 """Contender: this project's own training loop, on its own data reader."""
+
 import sys
 
 from worker import serve
 
 sys.path.insert(0, sys.path[0] + '/..')
-import train_mnist  # noqa: E402
-import chainer  # noqa: E402
-from chainer import reporter  # noqa: E402
+import train_mnist
+import chainer
+from chainer import reporter
 
 trainer = train_mnist.prepare(train_mnist.parse_arguments(sys.argv[1:]))
 

@@ -1,4 +1,5 @@
 """The floor: the matrix products of a training step alone, by NumPy's BLAS."""
+
 import sys
 
 import numpy

@@ -1,4 +1,5 @@
 """Contender: PyTorch, eager or compiled, with the fused Adam."""
+
 import itertools
 import sys
 
@@ -18,7 +19,7 @@ def quantize(a):
     sign = (a >= 0).to(a.dtype) * 2 - 1
     if BITS == 1:
         return sign
-    n = 2 ** BITS - 1
+    n = 2**BITS - 1
     return sign * torch.clamp(2 * torch.floor(a.abs() * (n / 2)) + 1, max=n) / n
 
 
@@ -40,7 +41,7 @@ class Activation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        inside, = ctx.saved_tensors
+        (inside,) = ctx.saved_tensors
         return g * inside
 
 
@@ -88,8 +89,11 @@ def step(x, t):
 
 
 images, labels = (torch.from_numpy(a).to(device) for a in read_mnist())
-minibatches = (torch.from_numpy(order[i:i + batch].copy()).to(device) for order in orders(len(labels))
-               for i in range(0, len(labels), batch))
+minibatches = (
+    torch.from_numpy(order[i : i + batch].copy()).to(device)
+    for order in orders(len(labels))
+    for i in range(0, len(labels), batch)
+)
 
 
 def train(steps):

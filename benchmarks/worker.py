@@ -1,8 +1,9 @@
-"""What every contender shares: MNIST, the minibatches, and the conversation with train.py or inference.py.
+"""What all contenders share: MNIST, minibatches, and the protocol of train.py and inference.py.
 
-A contender is a process, in an environment of its own, that does so much when told to and then says how long it
-took and what came of it. It needs NumPy here, and nothing of this project.
+A contender is a process in its own environment that does some work on request, and answers with
+the time and the result. This file needs NumPy, and nothing of the project.
 """
+
 import gzip
 import json
 import os
@@ -38,21 +39,26 @@ def orders(n):
 
 
 def initial_weights(sizes):
-    """The same for every contender: normal, of deviation sqrt(1 / inputs), shape (outputs, inputs)."""
+    """The same for every contender: normal, of deviation sqrt(1 / inputs), shape (outputs,
+    inputs).
+    """
     random = numpy.random.RandomState(0)
-    return [(random.standard_normal((m, k)) / numpy.sqrt(k)).astype(numpy.float32)
-            for k, m in zip(sizes, sizes[1:])]
+    return [
+        (random.standard_normal((m, k)) / numpy.sqrt(k)).astype(numpy.float32)
+        for k, m in zip(sizes, sizes[1:])
+    ]
 
 
 def serve(work):
     """Obeys lines of standard input: each is a number.
 
     Args:
-        work: Function of that number, which is timed: a training trains so many steps and returns the mean loss
-            of the last; an inference classifies the test images in minibatches of that size and returns the classes.
+        work: Function of that number, which is timed: a training trains so many steps and returns
+            the mean loss of the last; an inference classifies the test images in minibatches of
+            that size and returns the classes.
     """
     out = os.fdopen(os.dup(1), 'w')
-    os.dup2(2, 1)  # what the libraries print is no answer
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
     print('ready', file=out, flush=True)
     for line in sys.stdin:
         start = time.perf_counter()
@@ -62,4 +68,8 @@ def serve(work):
             peak = next(int(row.split()[1]) for row in f if row.startswith('VmHWM'))
         if isinstance(result, numpy.ndarray):
             result = result.tolist()
-        print(json.dumps({'seconds': seconds, 'result': result, 'peak MB': peak / 1024}), file=out, flush=True)
+        print(
+            json.dumps({'seconds': seconds, 'result': result, 'peak MB': peak / 1024}),
+            file=out,
+            flush=True,
+        )

@@ -1,4 +1,5 @@
 """Folds a trained net into the integers of a packed model."""
+
 from chainer_compat import chainer
 import numpy
 
@@ -10,8 +11,8 @@ def find_thresholds(level, low, high, n_levels):
     """For each unit, the smallest integer sums that reach level 1, 2, ..., n_levels.
 
     Args:
-        level: Function of an int array of sums, of shape (n_levels, M), that returns the levels, an
-            array of that shape. It must be monotonically increasing in the sums.
+        level: Function of an int array of sums, of shape (n_levels, M), that returns the levels,
+            an array of that shape. It must be monotonically increasing in the sums.
         low (array): The smallest possible sum of each unit, an int array of shape (M,).
         high (array): The largest possible sum, likewise.
         n_levels (int): Number of thresholds.
@@ -34,13 +35,13 @@ def fold(net):
     """Folds a net into integers.
 
     The activation of a hidden unit is a function of its integer sum S. In float32 arithmetic, too,
-    it is increasing if gamma is positive and decreasing if gamma is negative. The weights of a unit
-    with negative gamma are negated, so that all units are increasing. The thresholds are found by
-    bisection with the net's own batch normalization and quantizer, so a unit has the same level for
-    every sum that the float net computes exactly: those of all layers of a binary net but the
-    first. In the first layer, where pixels are divided by 255, and in nets of more bits, the float
-    net rounds as it sums. There the packed net has the exact sum, and the two can differ in a unit
-    whose sum is within float rounding of a threshold.
+    it is increasing if gamma is positive and decreasing if gamma is negative. The weights of a
+    unit with negative gamma are negated, so that all units are increasing. The thresholds are
+    found by bisection with the net's own batch normalization and quantizer, so a unit has the same
+    level for every sum that the float net computes exactly: those of all layers of a binary net
+    but the first. In the first layer, where pixels are divided by 255, and in nets of more bits,
+    the float net rounds as it sums. There the packed net has the exact sum, and the two can differ
+    in a unit whose sum is within float rounding of a threshold.
 
     Args:
         net (MLP): The net, on the CPU.

@@ -22,6 +22,7 @@ the weight of the float net times n. The same holds for an activation; a pixel i
 normalization and activation of a hidden layer have become thresholds: the level V of a unit is the
 number of thresholds that its integer sum reaches. deploy/fold.py makes these arrays.
 """
+
 from concurrent.futures import ThreadPoolExecutor
 import functools
 import os
@@ -33,19 +34,23 @@ CHUNK = 500  # images at a time, so that the intermediate results stay in the ca
 AFFINE = 'b', 'mean', 'inv_std', 'gamma', 'beta'
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _threads():
     return ThreadPoolExecutor(os.cpu_count())
 
 
 def pack_bits(V, bits):
-    """Packs whole numbers of shape (M, K) into bit planes: uint8 of shape (bits, M, ceil(K / 8))."""
+    """Packs whole numbers of shape (M, K) into bit planes: uint8 of shape (bits, M, ceil(K /
+    8)).
+    """
     planes = V >> numpy.arange(bits)[:, None, None] & 1
     return numpy.packbits(planes.astype(numpy.uint8), axis=2, bitorder='little')
 
 
 def unpack_bits(planes, n_in):
-    """Unpacks bit planes into whole numbers of shape (M, n_in): the inverse of :func:`pack_bits`."""
+    """Unpacks bit planes into whole numbers of shape (M, n_in): the inverse of
+    :func:`pack_bits`.
+    """
     V = numpy.zeros((planes.shape[1], n_in), numpy.int32)
     for p, plane in enumerate(planes):
         bits = numpy.unpackbits(plane, axis=1, count=n_in, bitorder='little')
@@ -108,9 +113,7 @@ def describe(arrays):
             and len(W) == len(arrays['l1/W']),
             f'l{i}/W',
         )
-        check(
-            sizes[-1] * greatest * (2 ** len(W) - 1) < 2**31, f'l{i}/W: its sums exceed 32 bits'
-        )
+        check(sizes[-1] * greatest * (2 ** len(W) - 1) < 2**31, f'l{i}/W: its sums exceed 32 bits')
         greatest = 2**activation_bits - 1
         sizes.append(W.shape[1])
         if i < n_layers:
@@ -136,9 +139,9 @@ def describe(arrays):
 def summary(arrays):
     """The layers of a packed model as a table.
 
-    ``parameters`` are those that were trained (W, b, gamma and beta), ``bytes`` those of the packed
-    arrays. A multiply-accumulate of the first layer takes an 8-bit pixel; the others are XNOR and
-    popcount, once for each pair of a bit of the weight and a bit of the activation.
+    ``parameters`` are those that were trained (W, b, gamma and beta), ``bytes`` those of the
+    packed arrays. A multiply-accumulate of the first layer takes an 8-bit pixel; the others are
+    XNOR and popcount, once for each pair of a bit of the weight and a bit of the activation.
 
     Args:
         arrays (dict): The arrays of a packed model, by name.
@@ -155,11 +158,16 @@ def summary(arrays):
         rows.append((f'l{i}', n_in, units, parameters, size, products, weight_bits, bits, kind))
         n_in, bits = units, int(arrays['activation_bits'])
     parameters, size, products = (sum(row[k] for row in rows) for k in (3, 4, 5))
-    return '\n'.join([
-        'layer inputs  units parameters      bytes multiply-accumulates (bits of W x input)',
-        *('{:<5} {:>6} {:>6} {:>10,} {:>10,} {:>12,} ({} x {}, {})'.format(*row) for row in rows),
-        f'total               {parameters:>10,} {size:>10,} {products:>12,}',
-    ])
+    return '\n'.join(
+        [
+            'layer inputs  units parameters      bytes multiply-accumulates (bits of W x input)',
+            *(
+                '{:<5} {:>6} {:>6} {:>10,} {:>10,} {:>12,} ({} x {}, {})'.format(*row)
+                for row in rows
+            ),
+            f'total               {parameters:>10,} {size:>10,} {products:>12,}',
+        ]
+    )
 
 
 class PackedMLP:
@@ -193,14 +201,24 @@ class PackedMLP:
             n_in = len(weights[-1])
         self.n_out = n_in
         self.affine = [arrays[f'l{self.n_layers}/{name}'][:, None] for name in AFFINE]
-        self.prepare(weights, [arrays[f'l{i}/T'] for i in range(1, self.n_layers)],
-                     len(arrays['l1/W']), int(arrays['activation_bits']))
+        self.prepare(
+            weights,
+            [arrays[f'l{i}/T'] for i in range(1, self.n_layers)],
+            len(arrays['l1/W']),
+            int(arrays['activation_bits']),
+        )
 
     def prepare(self, weights, thresholds, weight_bits, activation_bits):
-        """Stores the weights V of shape (M, K) and the thresholds in the form :meth:`sums` uses."""
+        """Stores the weights V of shape (M, K) and the thresholds in the form :meth:`sums`
+        uses.
+        """
         self.weights, greatest = [], 255
         for V in weights:
-            exact = numpy.float32 if V.shape[1] * greatest * self.weight_levels < 2 ** 24 else numpy.float64
+            exact = (
+                numpy.float32
+                if V.shape[1] * greatest * self.weight_levels < 2**24
+                else numpy.float64
+            )
             self.weights.append((2 * V - self.weight_levels).astype(exact).T)
             greatest = self.activation_levels
         self.thresholds = thresholds
@@ -233,9 +251,10 @@ class PackedMLP:
         images = images.reshape(len(images), self.n_in)
         if len(images) <= CHUNK:
             return self._affine(self.sums(images)).T
-        chunks = [images[i:i + CHUNK] for i in range(0, len(images), CHUNK)]
-        return numpy.concatenate(list(_threads().map(
-            lambda chunk: self._affine(self.sums(chunk)), chunks)), axis=1).T
+        chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
+        return numpy.concatenate(
+            list(_threads().map(lambda chunk: self._affine(self.sums(chunk)), chunks)), axis=1
+        ).T
 
     def _affine(self, S):
         b, mean, inv_std, gamma, beta = self.affine

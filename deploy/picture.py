@@ -1,4 +1,5 @@
 """Picture files to images like those of MNIST: one bright digit on black, scaled and centred."""
+
 import os
 import warnings
 
@@ -49,10 +50,10 @@ def _grey(path):
 def read_digit(path, side=28):
     """Reads a picture of one digit, dark on light or light on dark, of any size.
 
-    The digit is scaled and centred as those of MNIST were: its longer side becomes 20 of 28 pixels,
-    its proportions are kept, and its centre of mass is placed in the middle. The border shows the
-    background; whatever differs from it by less than a fifth of the largest difference counts as
-    background, too.
+    The digit is scaled and centred as those of MNIST were: its longer side becomes 20 of 28
+    pixels, its proportions are kept, and its centre of mass is placed in the middle. The border
+    shows the background; whatever differs from it by less than a fifth of the largest difference
+    counts as background, too.
 
     Args:
         path (str): PNG or JPEG file.
@@ -81,16 +82,28 @@ def read_digit(path, side=28):
         raise ValueError(f'{path}: shows nothing that stands out from its background')
     ink = numpy.where(ink < ink.max() / 5, 0, ink / ink.max())
     rows, columns = numpy.flatnonzero(ink.any(axis=1)), numpy.flatnonzero(ink.any(axis=0))
-    ink = ink[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
     box = round(side * 20 / 28)
     size = [max(1, round(n * box / max(ink.shape))) for n in ink.shape]
-    small = numpy.asarray(Image.fromarray(ink.astype(numpy.float32)).resize(
-        (size[1], size[0]), Image.Resampling.BOX if max(ink.shape) > box else Image.Resampling.BICUBIC))
+    small = numpy.asarray(
+        Image.fromarray(ink.astype(numpy.float32)).resize(
+            (size[1], size[0]),
+            Image.Resampling.BOX if max(ink.shape) > box else Image.Resampling.BICUBIC,
+        )
+    )
     small = numpy.clip(small / small.max(), 0, 1)
     image = numpy.zeros((side, side), numpy.uint8)
     # The middle of MNIST's images is the pixel in row and column 14, counted from 0.
-    start = [int(numpy.clip(round(side / 2 - small.sum(axis=1 - axis) @ numpy.arange(n) / small.sum()), 0, side - n))
-             for axis, n in enumerate(size)]
-    image[start[0]:start[0] + size[0], start[1]:start[1] + size[1]] = numpy.rint(255 * small)
+    start = [
+        int(
+            numpy.clip(
+                round(side / 2 - small.sum(axis=1 - axis) @ numpy.arange(n) / small.sum()),
+                0,
+                side - n,
+            )
+        )
+        for axis, n in enumerate(size)
+    ]
+    image[start[0] : start[0] + size[0], start[1] : start[1] + size[1]] = numpy.rint(255 * small)
     return image

@@ -1,4 +1,5 @@
 """The packed net computed by XNOR and popcount."""
+
 import numpy
 
 from deploy.packed import PackedMLP, pack_bits
@@ -22,7 +23,9 @@ def _pad(array, axis, multiple, value=0):
 
 
 class XnorMLP(PackedMLP):
-    """:class:`~deploy.packed.PackedMLP` with the kernels of fast/xnor.py: the same sums, faster."""
+    """:class:`~deploy.packed.PackedMLP` with the kernels of fast/xnor.py: the same sums,
+    faster.
+    """
 
     def prepare(self, weights, thresholds, weight_bits, activation_bits):
         self.planes = activation_bits
@@ -39,7 +42,7 @@ class XnorMLP(PackedMLP):
         self.thresholds = []
         for i, T in enumerate(thresholds):
             # Padding units reach no threshold, so the next layer sees them as inputs of 0.
-            blocks = _pad(T, 0, UNITS, 2 ** 31 - 1).reshape(-1, UNITS, T.shape[1])
+            blocks = _pad(T, 0, UNITS, 2**31 - 1).reshape(-1, UNITS, T.shape[1])
             dtype = numpy.int64 if i else numpy.int32
             self.thresholds.append(_aligned(blocks.transpose(0, 2, 1).astype(dtype)))
 

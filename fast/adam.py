@@ -1,4 +1,5 @@
 """Chainer's Adam and the weight clip in one pass over memory, on the CPU."""
+
 from chainer_compat import chainer
 from chainer.optimizers import adam
 import numpy

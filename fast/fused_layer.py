@@ -4,6 +4,7 @@ The results are those of the links, to the bit. Chainer keeps a graph node for e
 each gradient, and a fused layer makes one of nine; between layers of one bit, the forward product
 uses XNOR and popcount. benchmarks/README.md shows what both gain.
 """
+
 from chainer_compat import chainer
 import numpy
 
@@ -78,10 +79,10 @@ class FusedLayer(chainer.FunctionNode):
         loops.normalize_loop(self.y, gamma, beta, self.mean, self.inv_std, z)
 
         if not self.activation_bits:
-            return z,
+            return (z,)
         if chainer.config.enable_backprop:
             self.inside = abs(z) <= 1
-        return loops.quantize(z, self.activation_bits),
+        return (loops.quantize(z, self.activation_bits),)
 
     def backward(self, indexes, grad_outputs):
         if chainer.config.enable_backprop:
@@ -91,7 +92,7 @@ class FusedLayer(chainer.FunctionNode):
         x, gamma = (variable.array for variable in self.get_retained_inputs())
         gz = grad_outputs[0].array
         if self.activation_bits:
-            gz, = STEGrad(self.inside).forward((gz,))
+            (gz,) = STEGrad(self.inside).forward((gz,))
         gy = numpy.empty_like(gz)
         ggamma, gbeta = numpy.empty_like(gamma), numpy.empty_like(gamma)
         inv_n = gz.dtype.type(1 / len(gz))
@@ -123,5 +124,5 @@ def fused_layer(x, l, bn, activation_bits=0):
     Raises:
         RuntimeError: In backward, if a gradient is to be differentiated again.
     """
-    z, = FusedLayer(l, bn, activation_bits).apply((x, l.W, l.b, bn.gamma, bn.beta))
+    (z,) = FusedLayer(l, bn, activation_bits).apply((x, l.W, l.b, bn.gamma, bn.beta))
     return z

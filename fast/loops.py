@@ -4,6 +4,7 @@ Each loop performs the operations of the NumPy code it replaces, in the same ord
 are the same to the bit (the tests compare them). Where Numba is missing, every name here that ends
 in ``_loop`` is None, ``missing`` says why, and :func:`accept` is always False.
 """
+
 import numpy
 
 missing = None
@@ -14,6 +15,7 @@ def compiled(loop):
     global missing
     try:
         import numba
+
         return numba.njit(loop, cache=True, error_model='numpy')
     except (ImportError, RuntimeError) as e:  # RuntimeError: there is no folder for the cache
         missing = e
@@ -22,10 +24,14 @@ def compiled(loop):
 
 def accept(*arrays):
     """Whether the loops can take these arrays: C-contiguous NumPy arrays of one float type."""
-    return missing is None and all(
-        isinstance(a, numpy.ndarray) and a.flags.c_contiguous and a.dtype == arrays[0].dtype
-        for a in arrays
-    ) and arrays[0].dtype in (numpy.float32, numpy.float64)
+    return (
+        missing is None
+        and all(
+            isinstance(a, numpy.ndarray) and a.flags.c_contiguous and a.dtype == arrays[0].dtype
+            for a in arrays
+        )
+        and arrays[0].dtype in (numpy.float32, numpy.float64)
+    )
 
 
 def quantize(a, bits):
@@ -34,7 +40,7 @@ def quantize(a, bits):
     if bits == 1:
         binarize_loop(a.reshape(-1), y.reshape(-1))
     else:
-        quantize_loop(a.reshape(-1), a.dtype.type(2 ** bits - 1), y.reshape(-1))
+        quantize_loop(a.reshape(-1), a.dtype.type(2**bits - 1), y.reshape(-1))
     return y
 
 
@@ -59,7 +65,8 @@ def quantize_loop(a, n, y):
 
 @compiled
 def adam_loop(w, g, m, v, one_minus_beta1, one_minus_beta2, eps, alpha_t, eta, low, high):
-    """Adam's update of the parameter w and its moments m and v, in place, by the gradient g; all of shape (n,).
+    """Adam's update of the parameter w and its moments m and v, in place, by the gradient g; all
+    of shape (n,).
 
     w is clipped to [low, high].
     """

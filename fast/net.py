@@ -1,4 +1,5 @@
 """The nets of net.py with fused layers."""
+
 from chainer_compat import chainer
 
 import net

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Draws the pictures of both README.md, the one above and the one here, and prints their tables, from the logs here.
+"""Draws the pictures of README.md and results/README.md, and prints their tables, from the logs.
 
 ``binary-seed0.json`` and so on are the ``log`` files of our trainings, ``original-binary.csv`` and
 ``original-quantized.csv`` the runs of the original scripts.
 """
+
 import csv
 import glob
 import json
@@ -46,8 +47,14 @@ def draw_training(net):
     for axes, name, columns in zip(figure.subplots(1, 2), ('loss', 'accuracy'), ((0, 1), (2, 3))):
         for column, what, colour in zip(columns, ('training', 'test'), ('tab:blue', 'tab:orange')):
             axes.plot(epochs, runs[:, :, column].mean(axis=0), color=colour, label=f'ours, {what}')
-            axes.fill_between(epochs, runs[:, :, column].min(axis=0), runs[:, :, column].max(axis=0),
-                              color=colour, alpha=0.25, linewidth=0)
+            axes.fill_between(
+                epochs,
+                runs[:, :, column].min(axis=0),
+                runs[:, :, column].max(axis=0),
+                color=colour,
+                alpha=0.25,
+                linewidth=0,
+            )
             axes.plot(epochs, reference[:, column], '--', color=colour, label=f'original, {what}')
         axes.set(xlabel='epoch', ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -80,7 +87,7 @@ def draw_digits():
             above.imshow(numpy.asarray(picture.convert('RGBA')))
         image = read_digit(path)
         below.imshow(image, cmap='gray')
-        logits, = model.logits(image[None])
+        (logits,) = model.logits(image[None])
         probability = numpy.exp(logits) / numpy.exp(logits).sum()
         above.set_title(os.path.basename(path), fontsize=9)
         below.set_title(f'{logits.argmax()}, probability {probability.max():.2f}', fontsize=9)
@@ -92,11 +99,18 @@ def draw_digits():
 def print_table(net):
     runs, reference = ours(net), original(net)
     print(f'\n{net}, {len(runs)} seeds')
-    print('| epoch | training loss | test loss | training accuracy | test accuracy | original test accuracy |')
+    print(
+        '| epoch | training loss | test loss | training accuracy | test accuracy '
+        '| original test accuracy |'
+    )
     print('|---|---|---|---|---|---|')
     for epoch in 1, 2, 5, 10, 20:
-        cells = [f'{mean:.4f} ± {deviation:.4f}' for mean, deviation in zip(
-            runs[:, epoch - 1].mean(axis=0), runs[:, epoch - 1].std(axis=0, ddof=1))]
+        cells = [
+            f'{mean:.4f} ± {deviation:.4f}'
+            for mean, deviation in zip(
+                runs[:, epoch - 1].mean(axis=0), runs[:, epoch - 1].std(axis=0, ddof=1)
+            )
+        ]
         print(f'| {epoch} | ' + ' | '.join(cells) + f' | {reference[epoch - 1, 3]:.4f} |')
     apart = abs(runs.mean(axis=0) - reference)[:, 0]
     print(f'largest difference of the mean training loss from the original: {apart.max():.4f}')
@@ -117,50 +131,81 @@ def hinge(*rates):
 WIDE, SMALL = '--layer 3 --unit 1024', '--layer 3 --unit 256'
 DROPOUT = '--dropout-input 0.2 --dropout-hidden 0.2'
 ONE_TWO, TWO_TWO = (f'--net quantized --weight-bits {bits} --activation-bits 2' for bits in (1, 2))
-PEERS = {  # name of the logs in recipe/ -> the net, what another stated of it, and what ours was given beyond --seed
-    '1024': ('3 x 1024, 1 bit', '98.88 (Brevitas LFC_1W1A)', f'{WIDE} {hinge()} {DROPOUT} --epoch 200'),
+# Name of the logs in recipe/ -> the net, the published result, and our options besides --seed.
+PEERS = {
+    '1024': (
+        '3 x 1024, 1 bit',
+        '98.88 (Brevitas LFC_1W1A)',
+        f'{WIDE} {hinge()} {DROPOUT} --epoch 200',
+    ),
     '256': ('3 x 256, 1 bit', '97.81 (Brevitas SFC_1W1A)', f'{SMALL} {softmax()} --epoch 60'),
-    '1024-1-2-bit': ('3 x 1024, W 1 bit, activations 2', '98.99 (Brevitas LFC_1W2A)',
-                     f'{ONE_TWO} {WIDE} {hinge()} {DROPOUT} --epoch 200'),
-    '256-2-bit': ('3 x 256, 2 bits', '98.66 (Brevitas SFC_2W2A)',
-                  f'{TWO_TWO} {SMALL} {softmax()} --dropout-input 0.1 --epoch 120')}
-ABLATIONS = {  # heading -> name of the logs -> what is on or off
-    '784-1000-1000-10, 20 epochs': {name: f'`{options}`' for name, options in {
-        'decay': decay(),
-        'decay-clip': f'{decay()} --clip weights',
-        'decay-dropout': f'{decay()} --dropout-input 0.1',
-        'all': hinge(),
-        'all-alpha-0.012': hinge('0.012'),
-        'softmax': softmax(),
-        '4-bit-decay-clip': f'--net quantized {decay()} --clip weights',
-        '4-bit-dropout-0.1': f'--net quantized {softmax()} --dropout-input 0.1',
-        '4-bit-dropout-0.2': f'--net quantized {softmax()} --dropout-input 0.2',
-        '4-bit-alpha-0.006': f'--net quantized {softmax("0.006")} --dropout-input 0.2',
-        '4-bit-alpha-0.012': f'--net quantized {softmax("0.012")} --dropout-input 0.2'}.items()},
+    '1024-1-2-bit': (
+        '3 x 1024, W 1 bit, activations 2',
+        '98.99 (Brevitas LFC_1W2A)',
+        f'{ONE_TWO} {WIDE} {hinge()} {DROPOUT} --epoch 200',
+    ),
+    '256-2-bit': (
+        '3 x 256, 2 bits',
+        '98.66 (Brevitas SFC_2W2A)',
+        f'{TWO_TWO} {SMALL} {softmax()} --dropout-input 0.1 --epoch 120',
+    ),
+}
+# Heading -> name of the logs -> what is on or off.
+ABLATIONS = {
+    '784-1000-1000-10, 20 epochs': {
+        name: f'`{options}`'
+        for name, options in {
+            'decay': decay(),
+            'decay-clip': f'{decay()} --clip weights',
+            'decay-dropout': f'{decay()} --dropout-input 0.1',
+            'all': hinge(),
+            'all-alpha-0.012': hinge('0.012'),
+            'softmax': softmax(),
+            '4-bit-decay-clip': f'--net quantized {decay()} --clip weights',
+            '4-bit-dropout-0.1': f'--net quantized {softmax()} --dropout-input 0.1',
+            '4-bit-dropout-0.2': f'--net quantized {softmax()} --dropout-input 0.2',
+            '4-bit-alpha-0.006': f'--net quantized {softmax("0.006")} --dropout-input 0.2',
+            '4-bit-alpha-0.012': f'--net quantized {softmax("0.012")} --dropout-input 0.2',
+        }.items()
+    },
     '3 x 256 binary, 10 epochs': {
-        'ablation-none': 'none of them', 'ablation-all': 'all but dropout',
-        'ablation-noloss': 'softmax in place of hinge', 'ablation-noglorot': 'no Glorot scale',
-        'ablation-noinit': 'normal initial W', 'ablation-nosigned': 'pixels in [0, 1]',
-        'ablation-noclip': 'all parameters clipped', 'ablation-nodecay': 'no decay (0.001)',
-        'ablation-dropin': 'with dropout 0.2 of the pixels', 'ablation-drophid': 'with dropout 0.2 of the hidden'},
+        'ablation-none': 'none of them',
+        'ablation-all': 'all but dropout',
+        'ablation-noloss': 'softmax instead of hinge',
+        'ablation-noglorot': 'no Glorot scale',
+        'ablation-noinit': 'normal initial W',
+        'ablation-nosigned': 'pixels in [0, 1]',
+        'ablation-noclip': 'all parameters clipped',
+        'ablation-nodecay': 'no decay (0.001)',
+        'ablation-dropin': 'with dropout 0.2 of the pixels',
+        'ablation-drophid': 'with dropout 0.2 of the hidden',
+    },
     '3 x 256, 2 bits, 30 epochs': {
-        '2-bit-decay': 'decay, signed pixels, only W clipped', '2-bit-glorot': 'and the Glorot scale',
-        '2-bit-dropin': 'and dropout 0.1 of the pixels', '2-bit-drophid': 'and dropout 0.05 of the hidden',
+        '2-bit-decay': 'decay, signed pixels, only W clipped',
+        '2-bit-glorot': 'and the Glorot scale',
+        '2-bit-dropin': 'and dropout 0.1 of the pixels',
+        '2-bit-drophid': 'and dropout 0.05 of the hidden',
         '2-bit-hinge': 'and the Glorot scale and hinge',
         '2-bit-uniform': 'and the Glorot scale, hinge and uniform W',
-        '2-bit-hinge-dropin': 'and the Glorot scale, hinge and dropout 0.1 of the pixels'},
+        '2-bit-hinge-dropin': 'and the Glorot scale, hinge and dropout 0.1 of the pixels',
+    },
     '3 x 1024': {
         '1024-40-hinge': '1 bit, hinge, uniform W, dropout 0.2 of both, 40 epochs',
-        '1024-120': 'the same, 120 epochs', '1024': 'the same, 200 epochs',
+        '1024-120': 'the same, 120 epochs',
+        '1024': 'the same, 200 epochs',
         '1024-40-softmax': '1 bit, softmax, normal W, dropout 0.2 of both, 40 epochs',
         '1024-40-drophid': 'the same, dropout 0.2 of the pixels, 0.1 of the hidden',
-        '1024-1-2-bit-120': 'W 1 bit, activations 2, softmax, normal W, dropout 0.2 of both, 120 epochs',
+        '1024-1-2-bit-120': 'W 1 bit, activations 2, softmax, normal W, dropout 0.2 of both, '
+        '120 epochs',
         '1024-1-2-bit-200': 'the same, 200 epochs',
         '1024-1-2-bit-alpha-0.012': 'the same, 200 epochs, the learning rate from 0.012 to 1e-5',
         '1024-1-2-bit-3e-5': 'the same, 200 epochs, the learning rate from 0.003 to 3e-5',
         '1024-1-2-bit-350': 'the same, 350 epochs, the learning rate from 0.003 to 3e-5',
         '1024-1-2-bit-drophid': 'the same, 200 epochs, dropout 0.3 of the hidden',
-        '1024-1-2-bit': 'W 1 bit, activations 2, hinge, uniform W, dropout 0.2 of both, 200 epochs'}}
+        '1024-1-2-bit': 'W 1 bit, activations 2, hinge, uniform W, dropout 0.2 of both, '
+        '200 epochs',
+    },
+}
 
 
 def test_accuracies(name):
@@ -169,8 +214,10 @@ def test_accuracies(name):
     for path in sorted(glob.glob(f'{HERE}/recipe/{name}-seed*.json')):
         with open(path) as f:
             rows.append(json.load(f))
-    return (numpy.array([[row['validation/main/accuracy'] for row in run] for run in rows]),
-            [run[-1]['elapsed_time'] for run in rows])
+    return (
+        numpy.array([[row['validation/main/accuracy'] for row in run] for run in rows]),
+        [run[-1]['elapsed_time'] for run in rows],
+    )
 
 
 def in_percent(accuracies):
@@ -179,11 +226,17 @@ def in_percent(accuracies):
 
 
 def print_recipe():
-    print('\n| net | stated elsewhere, % | ours, % | epochs | seeds | min | command |\n|---|---|---|---|---|---|---|')
+    print(
+        '\n| net | published, % | ours, % | epochs | seeds | min | options |\n'
+        '|---|---|---|---|---|---|---|'
+    )
     for name, (net, stated, command) in PEERS.items():
         accuracies, seconds = test_accuracies(name)
-        print(f'| {net} | {stated} | **{in_percent(accuracies)}** | {accuracies.shape[1]} | {len(accuracies)} | '
-              f'{numpy.mean(seconds) / 60:.0f} | `{command}` |')
+        print(
+            f'| {net} | {stated} | **{in_percent(accuracies)}** '
+            f'| {accuracies.shape[1]} | {len(accuracies)} | '
+            f'{numpy.mean(seconds) / 60:.0f} | `{command}` |'
+        )
     for heading, rows in ABLATIONS.items():
         print(f'\n| {heading} | test accuracy, % | seeds |\n|---|---|---|')
         for name, words in rows.items():

@@ -1,4 +1,5 @@
 """The options of train_mnist.py: table, defaults, the paper's values, and checks."""
+
 import argparse
 import os
 
@@ -33,8 +34,8 @@ RECIPE_DEFAULTS = {
     'hold_out': 0,
 }
 
-# What --recipe paper sets. Source: Courbariaux et al., BinaryNet, arXiv:1602.02830, section 2.1, and
-# the authors' code for MNIST.
+# What --recipe paper sets. Source: Courbariaux et al., BinaryNet, arXiv:1602.02830, section 2.1,
+# and the authors' code for MNIST.
 PAPER = {
     'layer': 3,
     'unit': 4096,
@@ -70,30 +71,43 @@ def _parser():
     add = parser.add_argument
     add('--net', choices=('binary', 'quantized', 'float'), help='kind of net')
     add(
-        '--weight-bits', type=number(1, 8), metavar='K',
+        '--weight-bits',
+        type=number(1, 8),
+        metavar='K',
         help='bits of the weights of a quantized net (default: 4)',
     )
     add(
-        '--activation-bits', type=number(1, 8), metavar='K',
+        '--activation-bits',
+        type=number(1, 8),
+        metavar='K',
         help='bits of the activations of a quantized net (default: 4)',
     )
     add('--gpu', '-g', type=number(-1, 999), metavar='ID', help='CUDA device, -1 for the CPU')
     add('--batchsize', '-b', type=number(1, 10**6), metavar='N', help='images in a minibatch')
-    add('--epoch', '-e', type=number(1, 10**6), metavar='N', help='sweeps over the training images')
+    add(
+        '--epoch', '-e', type=number(1, 10**6), metavar='N', help='sweeps over the training images'
+    )
     add('--unit', '-u', type=number(1, 10**6), metavar='N', help='units of a hidden layer')
     add('--layer', '-l', type=number(1, 1000), metavar='N', help='hidden layers')
     add(
-        '--seed', type=number(0, 2**32 - 1), metavar='N',
+        '--seed',
+        type=number(0, 2**32 - 1),
+        metavar='N',
         help='seed of the initial weights and of the order of the images (default: 0)',
     )
     add(
-        '--data', metavar='DIR',
+        '--data',
+        metavar='DIR',
         help='folder with the four files of MNIST, or of a data set in its format',
     )
     add('--out', '-o', metavar='DIR', help='folder for the results')
     add('--initmodel', '-m', metavar='FILE', help='saved model whose parameters to start from')
     add(
-        '--resume', '-r', metavar='FILE', nargs='?', const='auto',
+        '--resume',
+        '-r',
+        metavar='FILE',
+        nargs='?',
+        const='auto',
         help='snapshot to resume from; without FILE (or with "auto"), the newest in --out',
     )
     add('--quiet', action='store_true', help='no progress bar')
@@ -101,41 +115,54 @@ def _parser():
     recipe = parser.add_argument_group("the paper's recipe")
     add = recipe.add_argument
     add(
-        '--recipe', choices=('paper',),
+        '--recipe',
+        choices=('paper',),
         help='use the options of the paper; options that are given, too, take precedence',
     )
     add(
-        '--dropout-input', type=real(0, 0.99), metavar='R',
+        '--dropout-input',
+        type=real(0, 0.99),
+        metavar='R',
         help='dropout ratio of the pixels (default: 0)',
     )
     add(
-        '--dropout-hidden', type=real(0, 0.99), metavar='R',
+        '--dropout-hidden',
+        type=real(0, 0.99),
+        metavar='R',
         help='dropout ratio of the hidden activations (default: 0)',
     )
     add(
-        '--loss', choices=('softmax', 'hinge'),
+        '--loss',
+        choices=('softmax', 'hinge'),
         help='softmax cross entropy or squared hinge loss',
     )
     add('--alpha', type=real(1e-12, 10), metavar='A', help='learning rate of Adam')
     add(
-        '--final-alpha', type=real(1e-12, 10), metavar='A',
+        '--final-alpha',
+        type=real(1e-12, 10),
+        metavar='A',
         help='decay the learning rate exponentially to this in the last epoch',
     )
     add(
-        '--glorot', action='store_true',
+        '--glorot',
+        action='store_true',
         help='scale the updates of W by 1 / sqrt(1.5 / (inputs + outputs))',
     )
     add(
-        '--init', choices=('normal', 'uniform'),
+        '--init',
+        choices=('normal', 'uniform'),
         help='initial W: normal with standard deviation sqrt(1 / inputs), or uniform in [-1, 1]',
     )
     add('--signed-pixels', action='store_true', help='pixels in [-1, 1] instead of [0, 1]')
     add(
-        '--clip', choices=('all', 'weights'),
+        '--clip',
+        choices=('all', 'weights'),
         help='what is clipped to [-1, 1]: all parameters, or W alone',
     )
     add(
-        '--hold-out', type=number(0, 10**9), metavar='N',
+        '--hold-out',
+        type=number(0, 10**9),
+        metavar='N',
         help='hold out the last N training images to choose the best epoch; the test images are '
         'used once, at the end',
     )
@@ -149,7 +176,8 @@ def parse_arguments(argv=None):
         argv (list of str or None): The options; by default those of the command line.
 
     Returns:
-        argparse.Namespace: All options, with ``weight_bits`` and ``activation_bits`` for every net.
+        argparse.Namespace: All options, with ``weight_bits`` and ``activation_bits`` for every
+        net.
     """
     parser = _parser()
     given = vars(parser.parse_args(argv))
@@ -198,8 +226,7 @@ def print_arguments(args):
         print(f'# {option(name)[2:]}: {value}')
     if args.gpu < 0 and fast.missing:
         print(
-            '# computed by NumPy, slower than by Numba, which cannot be imported: '
-            f'{fast.missing}'
+            f'# computed by NumPy, slower than by Numba, which cannot be imported: {fast.missing}'
         )
     print()
     print(f'load {"MNIST dataset" if args.data == MNIST else args.data}', flush=True)

@@ -1,4 +1,5 @@
 """Saved nets: what they are, and how to load them."""
+
 from fast import BinaryMLP, QuantizedMLP
 from net import FloatMLP
 from support.storage import arrays_of, read_npz, restore
@@ -21,7 +22,7 @@ def describe(arrays):
         weights = [arrays[f'l{i}/W'] for i in range(1, n_layers + 1)]
         sizes = '-'.join(str(n) for n in [weights[0].shape[1]] + [len(W) for W in weights])
         # All layers must have the same number of bits.
-        weight_bits, = {int(arrays[f'l{i}/bits']) for i in range(1, n_layers + 1)}
+        (weight_bits,) = {int(arrays[f'l{i}/bits']) for i in range(1, n_layers + 1)}
         bits = weight_bits, int(arrays['activation_bits'])
     except (LookupError, ArithmeticError, TypeError, ValueError) as e:
         raise ValueError('not a saved net of this program') from e
@@ -59,9 +60,11 @@ def load(path, arrays):
         sizes = n_in, n_units, len(arrays[f'l{n_layers + 1}/W']), n_layers
         bits = int(arrays['l1/bits']), int(arrays['activation_bits'])
         net = (
-            BinaryMLP(*sizes) if bits == (1, 1) else
-            FloatMLP(*sizes) if bits == (32, 32) else
-            QuantizedMLP(*sizes, *bits)
+            BinaryMLP(*sizes)
+            if bits == (1, 1)
+            else FloatMLP(*sizes)
+            if bits == (32, 32)
+            else QuantizedMLP(*sizes, *bits)
         )
     except ValueError as e:
         raise ValueError(f'{path}: {e}') from e

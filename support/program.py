@@ -1,4 +1,5 @@
 """What the programs share: arguments, the device, and how a program ends with an error."""
+
 import argparse
 import contextlib
 import math
@@ -44,7 +45,9 @@ def real(low, high):
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f'must be a number from {low} to {high}, not {text!r}')
+            raise argparse.ArgumentTypeError(
+                f'must be a number from {low} to {high}, not {text!r}'
+            )
         return value
 
     return convert
@@ -86,7 +89,9 @@ def stop(status, problem):
             message of the system.
     """
     if isinstance(problem, OSError) and problem.strerror:
-        problem = f'{problem.filename}: {problem.strerror}' if problem.filename else problem.strerror
+        problem = (
+            f'{problem.filename}: {problem.strerror}' if problem.filename else problem.strerror
+        )
     try:
         sys.stdout.flush()
     except OSError:  # The reader of our output is gone; without this, Python would complain, too.

@@ -2,6 +2,7 @@
 
 Source: Courbariaux et al., BinaryNet, arXiv:1602.02830, and the authors' code for MNIST.
 """
+
 import math
 import os
 

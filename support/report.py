@@ -1,4 +1,5 @@
 """What a training reports: log, table, curves, distribution of the weights, graph."""
+
 import json
 import logging
 import os
@@ -55,6 +56,7 @@ class FailOnNonFinite(chainer.training.Extension):
     Raises:
         FloatingPointError: If the loss was NaN or infinite; the message says when.
     """
+
     priority = chainer.training.PRIORITY_EDITOR + 1  # before every other extension
     total = 0.0
 
@@ -65,8 +67,10 @@ class FailOnNonFinite(chainer.training.Extension):
         if (on_cpu or updater.is_new_epoch) and not numpy.isfinite(float(self.total)):
             epoch = updater.epoch if updater.is_new_epoch else updater.epoch + 1
             raise FloatingPointError(
-                f'the loss became {float(self.total)} in epoch {epoch}, ' + ('at' if on_cpu else 'by') +
-                f' iteration {updater.iteration}')
+                f'the loss became {float(self.total)} in epoch {epoch}, '
+                + ('at' if on_cpu else 'by')
+                + f' iteration {updater.iteration}'
+            )
 
 
 class _WithoutTerminalControl:
@@ -88,7 +92,9 @@ class PrintReport(extensions.PrintReport):
     """
 
     def __init__(self, entries):
-        super().__init__(entries, out=sys.stdout if sys.stdout.isatty() else _WithoutTerminalControl())
+        super().__init__(
+            entries, out=sys.stdout if sys.stdout.isatty() else _WithoutTerminalControl()
+        )
 
 
 class Graph(chainer.training.Extension):
@@ -120,13 +126,17 @@ class Report(chainer.training.Extension):
     Args:
         net (~net.MLP): The net.
     """
+
     trigger = 1, 'epoch'
     priority = chainer.training.PRIORITY_READER - 1  # after LogReport
     bins = 101
 
     def __init__(self, net):
-        self.layers = {name: link.W for name, link in net.namedlinks()
-                       if isinstance(link, chainer.links.Linear)}
+        self.layers = {
+            name: link.W
+            for name, link in net.namedlinks()
+            if isinstance(link, chainer.links.Linear)
+        }
         self.counts = []  # [epoch][layer][bin], in percent of the layer's weights
 
     def initialize(self, trainer):
@@ -152,14 +162,18 @@ class Report(chainer.training.Extension):
     def draw(self, trainer):
         """Draws the three pictures."""
         for name in 'loss', 'accuracy':
-            self.draw_curves(os.path.join(trainer.out, f'{name}.png'),
-                             trainer.get_extension('LogReport').log, name)
+            self.draw_curves(
+                os.path.join(trainer.out, f'{name}.png'),
+                trainer.get_extension('LogReport').log,
+                name,
+            )
         self.draw_weights(os.path.join(trainer.out, 'weights.png'))
         self.drawn = time.monotonic()
 
     def draw_curves(self, path, log, name):
         from matplotlib.figure import Figure  # imported late: it takes half a second
         from matplotlib.ticker import MaxNLocator
+
         figure = Figure(figsize=(6, 4))
         axes = figure.add_subplot(xlabel='epoch', ylabel=name)
         for key, label in (f'main/{name}', 'training'), (f'validation/main/{name}', 'test'):
@@ -173,13 +187,23 @@ class Report(chainer.training.Extension):
         from matplotlib.colors import LogNorm
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
+
         n = len(self.layers)
         figure = Figure(figsize=(min(2.5 * n + 1, 50), 4))
-        figure.suptitle('share of the weights: 100 % yellow, 0.01 % dark (log scale)', fontsize='medium')
-        for i, (name, percent) in enumerate(zip(self.layers, numpy.swapaxes(self.counts, 0, 1)), start=1):
+        figure.suptitle(
+            'share of the weights: 100 % yellow, 0.01 % dark (log scale)', fontsize='medium'
+        )
+        for i, (name, percent) in enumerate(
+            zip(self.layers, numpy.swapaxes(self.counts, 0, 1)), start=1
+        ):
             axes = figure.add_subplot(1, n, i, title=name.strip('/'), xlabel='epoch')
-            axes.imshow(percent.T, aspect='auto', origin='lower', norm=LogNorm(0.01, 100),
-                        extent=(-0.5, len(percent) - 0.5, -1, 1))
+            axes.imshow(
+                percent.T,
+                aspect='auto',
+                origin='lower',
+                norm=LogNorm(0.01, 100),
+                extent=(-0.5, len(percent) - 0.5, -1, 1),
+            )
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # few: it is narrow
             axes.set_yticks([-1, -0.5, 0, 0.5, 1])
             if i == 1:

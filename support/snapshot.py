@@ -1,4 +1,5 @@
 """Trainer snapshots, and how to resume from one."""
+
 import glob
 import json
 import os
@@ -41,6 +42,7 @@ class Snapshot(chainer.training.Extension):
     Args:
         run (dict): The :func:`identity` of the training, which is saved, too.
     """
+
     trigger = 1, 'epoch'
     priority = -100  # after every other extension, whose state is saved
 
@@ -50,7 +52,7 @@ class Snapshot(chainer.training.Extension):
     def initialize(self, trainer):
         path = self.path(trainer)
         if os.path.exists(path):  # resumed from it; a killed run may have left an older one
-            for older in snapshots(trainer.out)[snapshots(trainer.out).index(path) + 1:]:
+            for older in snapshots(trainer.out)[snapshots(trainer.out).index(path) + 1 :]:
                 os.remove(older)
 
     def __call__(self, trainer):
@@ -71,7 +73,9 @@ class Snapshot(chainer.training.Extension):
 def snapshots(folder):
     """Paths of the snapshots in a folder, the newest first."""
     paths = glob.glob(os.path.join(glob.escape(folder), 'snapshot_epoch_*'))
-    epochs = {path: re.fullmatch(r'snapshot_epoch_(\d+)', os.path.basename(path)) for path in paths}
+    epochs = {
+        path: re.fullmatch(r'snapshot_epoch_(\d+)', os.path.basename(path)) for path in paths
+    }
     return sorted(filter(epochs.get, paths), key=lambda path: -int(epochs[path][1]))
 
 
@@ -84,8 +88,7 @@ def resume(path, trainer):
 
     Raises:
         BadFile: If the file is damaged or not a snapshot.
-        ValueError: If the snapshot belongs to another training or is past its end; the message says
-            why.
+        ValueError: If the snapshot belongs to another training, or is past its end.
         OSError: If it cannot be opened.
     """
     _restore(path, read_npz(path), trainer)
@@ -136,8 +139,10 @@ def _restore(path, arrays, trainer):
     if not consistent:
         raise BadFile(f'{path}: damaged, its parts do not fit together')
     if trainer.updater.epoch > trainer.stop_trigger.period:
-        raise ValueError(f'{path}: has {trainer.updater.epoch} epochs already, more than --epoch '
-                         f'{trainer.stop_trigger.period}')
+        raise ValueError(
+            f'{path}: has {trainer.updater.epoch} epochs already, more than --epoch '
+            f'{trainer.stop_trigger.period}'
+        )
 
 
 def _words(name, value):
@@ -145,7 +150,9 @@ def _words(name, value):
 
 
 def _is_consistent(trainer, arrays):
-    """Whether all that Chainer restores without a check fits together, as at the end of an epoch."""
+    """Whether all that Chainer restores without a check fits together, as at the end of an
+    epoch.
+    """
     iterator = trainer.updater.get_iterator('main')
     optimizer = trainer.updater.get_optimizer('main')
     rules = [(param, param.update_rule) for param in optimizer.target.params()]
@@ -163,15 +170,21 @@ def _is_consistent(trainer, arrays):
             return arrays[name] == iterator.iteration - (not last)
         return True
 
-    return (iterator.position == 0 and iterator.is_new_epoch
-            and iterator.iteration == trainer.updater.iteration == optimizer.t
-            and all(rule.t == optimizer.t for _, rule in rules)
-            and all(state.shape == param.shape and state.dtype == param.dtype
-                    for param, rule in rules for state in rule.state.values())
-            and all(map(as_it_was, arrays))
-            and [row['epoch'] for row in log] == list(range(1, iterator.epoch + 1))
-            and all(isinstance(row[key], (int, float)) for row in log for key in COLUMNS)
-            and numpy.shape(report.counts) == (iterator.epoch + 1, len(report.layers), report.bins))
+    return (
+        iterator.position == 0
+        and iterator.is_new_epoch
+        and iterator.iteration == trainer.updater.iteration == optimizer.t
+        and all(rule.t == optimizer.t for _, rule in rules)
+        and all(
+            state.shape == param.shape and state.dtype == param.dtype
+            for param, rule in rules
+            for state in rule.state.values()
+        )
+        and all(map(as_it_was, arrays))
+        and [row['epoch'] for row in log] == list(range(1, iterator.epoch + 1))
+        and all(isinstance(row[key], (int, float)) for row in log for key in COLUMNS)
+        and numpy.shape(report.counts) == (iterator.epoch + 1, len(report.layers), report.bins)
+    )
 
 
 def how_to_resume(trainer):

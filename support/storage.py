@@ -1,4 +1,5 @@
 """Files that are either complete or absent, and npz files that can be loaded from anyone."""
+
 import contextlib
 import fcntl
 import io
@@ -151,7 +152,9 @@ def read_npz(path):
                     with z.open(m) as content:
                         arrays[m.filename[: -len('.npy')]] = _read_array(content)
                 return arrays
-        except Exception as e:  # An untrusted file can make zipfile, zlib and NumPy raise anything.
+        except (
+            Exception
+        ) as e:  # An untrusted file can make zipfile, zlib and NumPy raise anything.
             raise BadFile(f'{path}: damaged, or not a file that this program saved: {e}') from e
 
 

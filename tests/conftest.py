@@ -1,16 +1,17 @@
 """What the tests share: NumPy or CuPy, MNIST read once, and which tests are skipped."""
+
 import os
 import sys
 
 # The tests and the programs they start run side by side. NumPy reads this when it is imported.
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
-import numpy  # noqa: E402
-import pytest  # noqa: E402
+import numpy
+import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-import chainer_compat  # noqa: E402, F401  (must come before any test imports Chainer)
-from helpers import write_dataset  # noqa: E402
+import chainer_compat  # noqa: F401  (must come before any test imports Chainer)
+from helpers import write_dataset
 
 
 def pytest_addoption(parser):
@@ -25,6 +26,7 @@ def pytest_configure(config):
 def why_no_gpu():
     try:
         import cupy
+
         cupy.cuda.runtime.getDeviceCount()
     except ModuleNotFoundError:
         return 'CuPy is not installed'
@@ -53,6 +55,7 @@ def xp(request):
     if request.param == 'numpy':
         return numpy
     import cupy
+
     return cupy
 
 
@@ -64,6 +67,7 @@ def dtype(request):
 @pytest.fixture(scope='session')
 def mnist():
     import data
+
     return data.read_mnist(os.path.join(ROOT, 'mnist'))
 
 
@@ -71,5 +75,10 @@ def mnist():
 def small_mnist(mnist, tmp_path_factory):
     """A folder with the first 600 training images and the first 200 test images of MNIST."""
     train_images, train_labels, test_images, test_labels = mnist
-    return write_dataset(tmp_path_factory.mktemp('data') / 'small', train_images[:600], train_labels[:600],
-                         test_images[:200], test_labels[:200])
+    return write_dataset(
+        tmp_path_factory.mktemp('data') / 'small',
+        train_images[:600],
+        train_labels[:600],
+        test_images[:200],
+        test_labels[:200],
+    )

@@ -1,4 +1,5 @@
 """What several tests use: programs, logs, data sets, small trained nets."""
+
 import gzip
 import json
 import os
@@ -19,19 +20,22 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def write_idx(path, array):
-    """Writes an IDX file, compressed if its name says so: the reverse of data.read_idx."""
+    """Writes an IDX file, compressed if its name ends in .gz: the inverse of data.read_idx."""
     header = struct.pack(f'>{1 + array.ndim}I', 0x800 + array.ndim, *array.shape)
     with (gzip.open if str(path).endswith('.gz') else open)(path, 'wb') as f:
         f.write(header + array.astype(numpy.uint8).tobytes())
 
 
-def write_dataset(folder, train_images, train_labels, test_images, test_labels, prefix='', test='t10k',
-                  ending=''):
+def write_dataset(
+    folder, train_images, train_labels, test_images, test_labels, prefix='', test='t10k', ending=''
+):
     folder.mkdir(exist_ok=True)
-    for name, array in ((f'{prefix}train-images-idx3-ubyte', train_images),
-                        (f'{prefix}train-labels-idx1-ubyte', train_labels),
-                        (f'{prefix}{test}-images-idx3-ubyte', test_images),
-                        (f'{prefix}{test}-labels-idx1-ubyte', test_labels)):
+    for name, array in (
+        (f'{prefix}train-images-idx3-ubyte', train_images),
+        (f'{prefix}train-labels-idx1-ubyte', train_labels),
+        (f'{prefix}{test}-images-idx3-ubyte', test_images),
+        (f'{prefix}{test}-labels-idx1-ubyte', test_labels),
+    ):
         write_idx(folder / (name + ending), array)
     return folder
 
@@ -39,12 +43,18 @@ def write_dataset(folder, train_images, train_labels, test_images, test_labels, 
 def train(*arguments, **environment):
     return subprocess.run(
         [sys.executable, os.path.join(ROOT, 'train_mnist.py'), *map(str, arguments)],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, **environment})
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
 
 
 def small(folder, data, *arguments, **environment):
-    """A training of seconds: 600 images, a small net."""
-    return train('--data', data, '--unit', 50, '--batchsize', 50, '--out', folder, *arguments, **environment)
+    """A training that takes seconds: 600 images, a small net."""
+    return train(
+        '--data', data, '--unit', 50, '--batchsize', 50, '--out', folder, *arguments, **environment
+    )
 
 
 def log_of(folder):
@@ -58,7 +68,9 @@ def same(a, b):
     return a.keys() == b.keys() and all(numpy.array_equal(a[name], b[name]) for name in a)
 
 
-def trained(images, labels, seed, n_units, n_layers, weight_bits, activation_bits, steps=100, signed=False):
+def trained(
+    images, labels, seed, n_units, n_layers, weight_bits, activation_bits, steps=100, signed=False
+):
     numpy.random.seed(seed)
     n_in = images[0].size
     if weight_bits == activation_bits == 1:
@@ -81,7 +93,9 @@ def trained(images, labels, seed, n_units, n_layers, weight_bits, activation_bit
 
 def logits_of(net, images):
     with chainer.using_config('train', False), chainer.no_backprop_mode():
-        return numpy.concatenate([net(to_input(images[i:i + 1000])).array for i in range(0, len(images), 1000)])
+        return numpy.concatenate(
+            [net(to_input(images[i : i + 1000])).array for i in range(0, len(images), 1000)]
+        )
 
 
 def equal(a, b):

@@ -1,4 +1,5 @@
 """The CUDA source of our kernels is compiled, which needs NVRTC but no device."""
+
 import glob
 import os
 
@@ -18,14 +19,17 @@ def nvrtc():
     """CuPy's binding of NVRTC, and the options with which CuPy's headers are found."""
     cupy = pytest.importorskip('cupy', reason='CuPy is not installed')
     from cupy.cuda import nvrtc
+
     try:
         nvrtc.getVersion()
     except Exception as e:
         pytest.skip(f'NVRTC is not installed: {e}')
     site = os.path.dirname(os.path.dirname(cupy.__file__))
-    folders = [os.path.join(site, 'cupy', '_core', 'include'),
-               *glob.glob(os.path.join(site, 'nvidia', '*', 'include')),
-               os.path.join(os.environ.get('CUDA_PATH', '/usr/local/cuda'), 'include')]
+    folders = [
+        os.path.join(site, 'cupy', '_core', 'include'),
+        *glob.glob(os.path.join(site, 'nvidia', '*', 'include')),
+        os.path.join(os.environ.get('CUDA_PATH', '/usr/local/cuda'), 'include'),
+    ]
 
     def there(header):
         return any(os.path.exists(os.path.join(folder, header)) for folder in folders)
@@ -34,17 +38,23 @@ def nvrtc():
         pytest.skip("CUDA's headers are not installed")
     options = ['-std=c++17', *(f'-I{folder}' for folder in folders)]
     # CuPy 14 has taken float16 out of the first of these.
-    options += [f'-include={header}' for header in ('cupy/carray.cuh', 'cupy/float16.cuh') if there(header)]
+    options += [
+        f'-include={header}' for header in ('cupy/carray.cuh', 'cupy/float16.cuh') if there(header)
+    ]
     return nvrtc, options
 
 
 @pytest.fixture
 def kernels(monkeypatch):
-    """What our functions give to chainer.backends.cuda.elementwise for each dtype, without a device."""
+    """What our functions pass to chainer.backends.cuda.elementwise for each dtype."""
     recorded = []
     for dtype in 'float16', 'float32', 'float64':
+
         def record(in_params, out_params, operation, name, dtype=dtype):
-            return lambda *arguments: recorded.append((dtype, in_params, out_params, operation, name))
+            return lambda *arguments: recorded.append(
+                (dtype, in_params, out_params, operation, name)
+            )
+
         with monkeypatch.context() as m:
             m.setattr(cuda, 'ndarray', numpy.ndarray)
             m.setattr(cuda, 'elementwise', record)
@@ -55,13 +65,15 @@ def kernels(monkeypatch):
 
 def source(dtype, in_params, out_params, operation):
     """A kernel around the operation, as CuPy puts it: a loop in which the names are elements."""
+
     def declare(params, const):
         for param in params.split(','):
             ctype, name = param.split()
             ctype = CTYPES[dtype] if ctype == 'T' else CTYPES[ctype]
             yield f'{const}{ctype}* {name}_', f'{const}{ctype}& {name} = {name}_[i];'
+
     parameters = [*declare(in_params, 'const '), *declare(out_params, '')]
-    return f'''
+    return f"""
 typedef {CTYPES[dtype]} T;
 extern "C" __global__ void kernel({', '.join(p for p, _ in parameters)}, int n) {{
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {{
@@ -69,7 +81,7 @@ extern "C" __global__ void kernel({', '.join(p for p, _ in parameters)}, int n) 
     {operation};
   }}
 }}
-'''
+"""
 
 
 def compiled(nvrtc, options, code, architecture):
@@ -85,8 +97,13 @@ def compiled(nvrtc, options, code, architecture):
 
 def test_there_are_two_kernels_for_each_dtype(kernels):
     assert sorted({(dtype, name) for dtype, _, _, _, name in kernels}) == [
-        ('float16', 'binarize'), ('float16', 'quantize_float'), ('float32', 'binarize'),
-        ('float32', 'quantize_float'), ('float64', 'binarize'), ('float64', 'quantize_double')]
+        ('float16', 'binarize'),
+        ('float16', 'quantize_float'),
+        ('float32', 'binarize'),
+        ('float32', 'quantize_float'),
+        ('float64', 'binarize'),
+        ('float64', 'quantize_double'),
+    ]
 
 
 @pytest.mark.parametrize('architecture', ARCHITECTURES)
@@ -95,8 +112,12 @@ def test_every_kernel_compiles(architecture, kernels, nvrtc):
     if architecture not in nvrtc.getSupportedArchs():
         pytest.skip(f'this NVRTC does not compile for compute capability {architecture / 10}')
     for dtype, in_params, out_params, operation, name in kernels:
-        ptx = compiled(nvrtc, options, source(dtype, in_params, out_params, operation), architecture)
-        assert f'.target sm_{architecture}' in (ptx.decode() if isinstance(ptx, bytes) else ptx), name
+        ptx = compiled(
+            nvrtc, options, source(dtype, in_params, out_params, operation), architecture
+        )
+        assert f'.target sm_{architecture}' in (ptx.decode() if isinstance(ptx, bytes) else ptx), (
+            name
+        )
 
 
 def test_a_broken_kernel_does_not_compile(nvrtc):

@@ -1,4 +1,5 @@
 """The reader of IDX files, on MNIST and on damaged files, and the minibatches."""
+
 import gzip
 import hashlib
 import struct
@@ -17,7 +18,17 @@ def test_mnist_is_mnist(mnist):
     assert train_images.dtype == test_images.dtype == numpy.uint8
     assert train_labels.dtype == test_labels.dtype == numpy.int32
     assert numpy.bincount(train_labels).tolist() == [
-        5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+        5923,
+        6742,
+        5958,
+        6131,
+        5842,
+        5421,
+        5918,
+        6265,
+        5851,
+        5949,
+    ]
     assert test_labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
 
 
@@ -33,12 +44,18 @@ def test_check_sums():
 @pytest.fixture
 def arrays():
     random = numpy.random.RandomState(0)
-    return (random.randint(0, 256, (12, 3, 4)), numpy.arange(12) % 5,
-            random.randint(0, 256, (7, 3, 4)), numpy.arange(7) % 5)
+    return (
+        random.randint(0, 256, (12, 3, 4)),
+        numpy.arange(12) % 5,
+        random.randint(0, 256, (7, 3, 4)),
+        numpy.arange(7) % 5,
+    )
 
 
-@pytest.mark.parametrize('naming', [
-    {}, {'ending': '.gz'}, {'prefix': 'emnist-letters-', 'test': 'test', 'ending': '.gz'}])
+@pytest.mark.parametrize(
+    'naming',
+    [{}, {'ending': '.gz'}, {'prefix': 'emnist-letters-', 'test': 'test', 'ending': '.gz'}],
+)
 def test_round_trip(tmp_path, arrays, naming):
     for read, written in zip(read_mnist(str(write_dataset(tmp_path, *arrays, **naming))), arrays):
         assert (read == written).all()
@@ -65,8 +82,15 @@ def test_no_folder(tmp_path):
     refused(tmp_path / 'none', 'there is no such folder')
 
 
-@pytest.mark.parametrize('name', ['train-images-idx3-ubyte', 'train-labels-idx1-ubyte',
-                                  't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'train-images-idx3-ubyte',
+        'train-labels-idx1-ubyte',
+        't10k-images-idx3-ubyte',
+        't10k-labels-idx1-ubyte',
+    ],
+)
 @pytest.mark.parametrize('ending', ['', '.gz'])
 class TestDamagedFile:
     @pytest.fixture(autouse=True)
@@ -114,7 +138,7 @@ class TestDamagedFile:
         if not self.packed:
             pytest.skip('the file is not named .gz')
         self.path.write_bytes(self.content())
-        refused(tmp_path, f'{self.path.name}: not a sound gzip file')
+        refused(tmp_path, f'{self.path.name}: not a valid gzip file')
 
     def test_a_bit_flipped_in_gzip(self, tmp_path):
         if not self.packed:
@@ -122,7 +146,7 @@ class TestDamagedFile:
         content = bytearray(self.path.read_bytes())
         content[-6] ^= 1  # in the check sum
         self.path.write_bytes(content)
-        refused(tmp_path, f'{self.path.name}: not a sound gzip file')
+        refused(tmp_path, f'{self.path.name}: not a valid gzip file')
 
     def test_terabytes_in_the_header(self, tmp_path):
         self.write(struct.pack('>I', 0x800 + self.ndim) + b'\xff' * 4 * self.ndim + b'x' * 1000)
@@ -195,6 +219,7 @@ class TestMinibatches:
         def orders(seed):
             iterator = Minibatches(self.images, self.labels, 4, seed)
             return [self.order(iterator)[0] for _ in range(2)]
+
         assert orders(0) == orders(0)
         assert orders(0) != orders(1)
         assert orders(0)[0] != orders(0)[1]
@@ -215,7 +240,10 @@ class TestMinibatches:
 
     @pytest.mark.parametrize('before', [0, 1, 2, 3, 4])
     def test_a_loaded_one_goes_on(self, before, tmp_path):
-        original, path = Minibatches(self.images, self.labels, 4, seed=3), str(tmp_path / 'iterator')
+        original, path = (
+            Minibatches(self.images, self.labels, 4, seed=3),
+            str(tmp_path / 'iterator'),
+        )
         for _ in range(before):
             next(original)
         chainer.serializers.save_npz(path, original)

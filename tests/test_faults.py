@@ -1,4 +1,5 @@
-"""Faults while the real program trains: it is killed, the disk is full, files come from strangers."""
+"""Faults while the program trains: it is killed, the disk is full, files are untrusted."""
+
 import io
 import os
 import random
@@ -19,23 +20,34 @@ EPOCHS = 3
 
 
 def slow(cases):
-    """All the cases with --slow, of which a tenth, or three, run without it too."""
+    """All cases with --slow; a tenth of them, and at least three, without."""
     cases = list(cases)
     few = set(random.Random(0).sample(range(len(cases)), max(3, len(cases) // 10)))
-    return [case if i in few else pytest.param(case, marks=pytest.mark.slow) for i, case in enumerate(cases)]
+    return [
+        case if i in few else pytest.param(case, marks=pytest.mark.slow)
+        for i, case in enumerate(cases)
+    ]
 
 
 def start(code, *arguments, **kwargs):
     """Starts Python code with arguments for the program; the code is what makes the fault."""
-    return subprocess.Popen([sys.executable, '-c', code, *map(str, arguments)], text=True, cwd=ROOT,
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env={**os.environ, 'OPENBLAS_NUM_THREADS': '1'}, **kwargs)
+    return subprocess.Popen(
+        [sys.executable, '-c', code, *map(str, arguments)],
+        text=True,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, 'OPENBLAS_NUM_THREADS': '1'},
+        **kwargs,
+    )
 
 
 def wait_for(prefix, folder, process):
     """Waits until the process has a file of that name in its folder, or has ended."""
     while process.poll() is None and not (
-            folder.exists() and any(name.startswith(prefix) for name in os.listdir(folder))):
+        folder.exists() and any(name.startswith(prefix) for name in os.listdir(folder))
+    ):
         time.sleep(0.01)
 
 
@@ -54,7 +66,7 @@ def uninterrupted(small_mnist, tmp_path_factory):
 
 
 def assert_resumes_to(expected, folder, data):
-    """Whatever is in the folder, the same command with --resume ends as the uninterrupted training did."""
+    """Whatever the folder holds, --resume ends as the uninterrupted training did."""
     result = small(folder, data, '--epoch', EPOCHS, '--resume')
     assert (result.returncode, result.stderr) == (0, '')
     assert log_of(folder) == log_of(expected)
@@ -64,8 +76,9 @@ def assert_resumes_to(expected, folder, data):
     assert left == set(os.listdir(expected))
 
 
-# The program kills itself at its k-th step on a file in --out: opening it, renaming it, deleting it.
-KILL_AT_STEP = '''
+# The program kills itself at its k-th operation on a file in --out: open, rename or delete.
+KILL_AT_STEP = (
+    """
 import os, signal, sys
 k, out = int(sys.argv.pop(1)), sys.argv[sys.argv.index('--out') + 1]
 def count(event, args):
@@ -75,7 +88,9 @@ def count(event, args):
         if k == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
-''' + PROGRAM
+"""
+    + PROGRAM
+)
 
 
 @pytest.mark.parametrize('k', slow(range(1, 40)))
@@ -86,22 +101,30 @@ def test_killed_at_any_step_on_a_file(k, uninterrupted, small_mnist, tmp_path):
     assert_resumes_to(uninterrupted, tmp_path, small_mnist)
 
 
-# The kernel kills the program when a file has grown to so many bytes: a half-written file.
-KILL_AT_SIZE = '''
+# The kernel kills the program when a file reaches a size: the file is half-written.
+KILL_AT_SIZE = (
+    """
 import resource, signal, sys
 size = int(sys.argv.pop(1))
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-''' + PROGRAM
+"""
+    + PROGRAM
+)
 
 
-@pytest.mark.parametrize('size', slow([100, 4000, 6000, 60_000, 100_000, 150_000, 200_000, 300_000, 400_000, 500_000]))
+@pytest.mark.parametrize(
+    'size', slow([100, 4000, 6000, 60_000, 100_000, 150_000, 200_000, 300_000, 400_000, 500_000])
+)
 def test_killed_while_it_writes_a_file(size, uninterrupted, small_mnist, tmp_path):
     small(tmp_path, small_mnist, '--epoch', 1)
     process = start(KILL_AT_SIZE, size, *arguments_for(tmp_path, small_mnist), '--resume')
     process.communicate()
     assert process.returncode == -signal.SIGXFSZ
-    assert os.path.getsize(*[path for path in tmp_path.iterdir() if path.name.endswith('.new')]) <= size
+    assert (
+        os.path.getsize(*[path for path in tmp_path.iterdir() if path.name.endswith('.new')])
+        <= size
+    )
     assert_resumes_to(uninterrupted, tmp_path, small_mnist)
 
 
@@ -120,7 +143,9 @@ def test_killed_at_a_random_moment(seed, uninterrupted, small_mnist, tmp_path):
 
 def test_the_newest_snapshot_is_damaged(uninterrupted, small_mnist, tmp_path):
     small(tmp_path, small_mnist, '--epoch', 1)
-    (tmp_path / 'snapshot_epoch_2').write_bytes((tmp_path / 'snapshot_epoch_1').read_bytes()[:-1000])
+    (tmp_path / 'snapshot_epoch_2').write_bytes(
+        (tmp_path / 'snapshot_epoch_1').read_bytes()[:-1000]
+    )
     result = small(tmp_path, small_mnist, '--epoch', EPOCHS, '--resume')
     assert 'snapshot_epoch_2: damaged' in result.stdout
     assert f'resume from {tmp_path}/snapshot_epoch_1\n' in result.stdout
@@ -144,13 +169,16 @@ def test_newest_snapshot_is_of_another_training(uninterrupted, small_mnist, tmp_
     small(tmp_path, small_mnist, '--epoch', 1)
     result = small(tmp_path, small_mnist, '--seed', 1, '--resume')
     assert result.returncode == 2
-    assert result.stderr == (f'train_mnist.py: {tmp_path}/snapshot_epoch_1: belongs to a training with --seed 0, and this one is with --seed 1\n')
+    assert result.stderr == (
+        f'train_mnist.py: {tmp_path}/snapshot_epoch_1: belongs to a training with --seed 0, '
+        'and this one is with --seed 1\n'
+    )
 
 
 def one_line(process, status=1):
     out, err = process.communicate(timeout=100)
     assert process.returncode == status, err
-    line, = err.splitlines()
+    (line,) = err.splitlines()
     assert line.startswith('train_mnist.py: ')
     return line
 
@@ -159,7 +187,10 @@ def one_line(process, status=1):
 def test_a_file_size_limit(limit, file, uninterrupted, small_mnist, tmp_path):
     small(tmp_path, small_mnist, '--epoch', 1)
     before = (tmp_path / 'snapshot_epoch_1').read_bytes()
-    code = f'import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n' + PROGRAM
+    code = (
+        f'import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n'
+        + PROGRAM
+    )
     line = one_line(start(code, *arguments_for(tmp_path, small_mnist), '--resume'))
     assert line == f'train_mnist.py: {tmp_path}/{file}: File too large'
     assert (tmp_path / 'snapshot_epoch_1').read_bytes() == before
@@ -170,8 +201,11 @@ def test_a_full_disk(uninterrupted, small_mnist, tmp_path):
     folder = tmp_path / 'disk'
     folder.mkdir()
     size = 1_100_000  # room for one snapshot (0.6 MB) and the rest, not for two
-    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', folder],
-                             capture_output=True, text=True)
+    mounted = subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', folder],
+        capture_output=True,
+        text=True,
+    )
     if mounted.returncode:
         pytest.skip(f'no file system can be mounted: {mounted.stderr.strip()}')
     try:
@@ -190,7 +224,9 @@ def test_the_folder_vanishes(small_mnist, tmp_path):
     while folder.exists():  # again, if a file was made meanwhile
         shutil.rmtree(folder, ignore_errors=True)
     line = one_line(process)
-    assert line.startswith(f'train_mnist.py: {folder}/') and line.endswith('No such file or directory')
+    assert line.startswith(f'train_mnist.py: {folder}/') and line.endswith(
+        'No such file or directory'
+    )
 
 
 def test_two_trainings_into_one_folder(small_mnist, tmp_path):
@@ -201,7 +237,9 @@ def test_two_trainings_into_one_folder(small_mnist, tmp_path):
     assert line == f'train_mnist.py: {tmp_path}: another training is writing to this folder'
     first.kill()
     first.communicate()
-    assert small(tmp_path, small_mnist, '--unit', 10, '--epoch', 1).returncode == 0  # its lock is gone
+    assert (
+        small(tmp_path, small_mnist, '--unit', 10, '--epoch', 1).returncode == 0
+    )  # its lock is gone
 
 
 def test_a_loss_that_is_not_a_number(small_mnist, uninterrupted, tmp_path):
@@ -219,9 +257,11 @@ def test_a_loss_that_is_not_a_number(small_mnist, uninterrupted, tmp_path):
 
 
 def test_interrupted(small_mnist, tmp_path, uninterrupted):
-    # Whoever runs the tests in the background has them, and what they start, ignore this signal.
+    # Tests that run in the background, and the programs they start, ignore this signal.
     code = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n' + PROGRAM
-    process = start(code, *arguments_for(tmp_path, small_mnist)[:-4], '--epoch', 1000, '--out', tmp_path)
+    process = start(
+        code, *arguments_for(tmp_path, small_mnist)[:-4], '--epoch', 1000, '--out', tmp_path
+    )
     wait_for('snapshot_epoch_', tmp_path, process)
     process.send_signal(signal.SIGINT)
     line = one_line(process, status=130)
@@ -238,7 +278,8 @@ def test_nobody_reads_the_output(small_mnist, tmp_path):
     assert err == 'train_mnist.py: Broken pipe\n'
 
 
-# Files of strangers: mutated bytes, and mutated arrays in a sound npz file.
+# Untrusted files: mutated bytes, and mutated arrays in a valid npz file.
+
 
 def mutate_bytes(content, random_):
     content = bytearray(content)
@@ -251,9 +292,11 @@ def mutate_bytes(content, random_):
         elif kind == 1:
             content[at] ^= 1 << random_.randrange(8)
         elif kind == 2:
-            del content[at:at + random_.choice([1, 10, 1000])]
+            del content[at : at + random_.choice([1, 10, 1000])]
         else:
-            content[at:at] = bytes(random_.randrange(256) for _ in range(random_.choice([1, 4, 100])))
+            content[at:at] = bytes(
+                random_.randrange(256) for _ in range(random_.choice([1, 4, 100]))
+            )
         content = content or bytearray(1)
     return bytes(content)
 
@@ -263,12 +306,23 @@ def mutate_arrays(content, random_):
         arrays = dict(npz)
     name = random_.choice(sorted(arrays))
     array = arrays[name]
-    replacement = random_.choice([
-        lambda: None, lambda: array.astype('U'), lambda: array.reshape(-1)[:-1], lambda: array[None],
-        lambda: numpy.array([array.item() if array.ndim == 0 else 0], object),
-        lambda: numpy.array('[' * 100_000), lambda: numpy.array('[{"epoch": 1}]'), lambda: numpy.array('{}'),
-        lambda: numpy.array(-1), lambda: numpy.array(2 ** 62), lambda: numpy.array(numpy.nan),
-        lambda: numpy.zeros_like(array), lambda: array.astype(complex) if array.dtype.kind != 'U' else None])()
+    replacement = random_.choice(
+        [
+            lambda: None,
+            lambda: array.astype('U'),
+            lambda: array.reshape(-1)[:-1],
+            lambda: array[None],
+            lambda: numpy.array([array.item() if array.ndim == 0 else 0], object),
+            lambda: numpy.array('[' * 100_000),
+            lambda: numpy.array('[{"epoch": 1}]'),
+            lambda: numpy.array('{}'),
+            lambda: numpy.array(-1),
+            lambda: numpy.array(2**62),
+            lambda: numpy.array(numpy.nan),
+            lambda: numpy.zeros_like(array),
+            lambda: array.astype(complex) if array.dtype.kind != 'U' else None,
+        ]
+    )()
     del arrays[name]
     if replacement is not None:
         arrays[name] = replacement
@@ -285,25 +339,43 @@ def signed(small_mnist, tmp_path_factory):
 
 
 @pytest.mark.parametrize('name', ['l2/bits', 'activation_bits', 'signed_pixels'])
-@pytest.mark.parametrize('file, prefix, option', [
-    ('mlp.model', '', '--initmodel'), ('snapshot_epoch_1', 'updater/model:main/predictor/', '--resume')])
+@pytest.mark.parametrize(
+    'file, prefix, option',
+    [
+        ('mlp.model', '', '--initmodel'),
+        ('snapshot_epoch_1', 'updater/model:main/predictor/', '--resume'),
+    ],
+)
 def test_file_of_another_net(file, prefix, option, name, signed, small_mnist, tmp_path):
-    """With the same arrays, but other bits or pixels: it is refused, not trained on as what it is not."""
+    """With the same arrays, but other bits or pixels: it is refused."""
     with numpy.load(signed / file) as npz:
         arrays = dict(npz)
     arrays[prefix + name] -= 1
     path = tmp_path / 'other.npz'
     numpy.savez(path, **arrays)
-    args = train_mnist.parse_arguments(['--data', str(small_mnist), '--unit', '50', '--batchsize', '50',
-                                        '--signed-pixels', option, str(path), '--out', str(tmp_path / 'out')])
+    args = train_mnist.parse_arguments(
+        [
+            '--data',
+            str(small_mnist),
+            '--unit',
+            '50',
+            '--batchsize',
+            '50',
+            '--signed-pixels',
+            option,
+            str(path),
+            '--out',
+            str(tmp_path / 'out'),
+        ]
+    )
     with pytest.raises(ValueError, match=f'^{path}: '):
         train_mnist.prepare(args)
 
 
 @pytest.mark.parametrize('kind', ['model', 'snapshot', 'data'])
 @pytest.mark.parametrize('n', [30, pytest.param(700, marks=pytest.mark.slow)])
-def test_files_of_strangers(kind, n, uninterrupted, small_mnist, tmp_path):
-    """Each is loaded, and then trains on, or is refused in one line."""
+def test_untrusted_files(kind, n, uninterrupted, small_mnist, tmp_path):
+    """Each is loaded and trains, or is refused in one line."""
     arguments = ['--data', small_mnist, '--unit', 50, '--batchsize', 50, '--epoch', EPOCHS + 1]
     if kind == 'data':
         shutil.copytree(small_mnist, tmp_path / 'data')
@@ -311,7 +383,10 @@ def test_files_of_strangers(kind, n, uninterrupted, small_mnist, tmp_path):
         paths = sorted((tmp_path / 'data').iterdir())
     else:
         paths = [tmp_path / kind]
-        shutil.copy(uninterrupted / {'model': 'mlp.model', 'snapshot': f'snapshot_epoch_{EPOCHS}'}[kind], paths[0])
+        shutil.copy(
+            uninterrupted / {'model': 'mlp.model', 'snapshot': f'snapshot_epoch_{EPOCHS}'}[kind],
+            paths[0],
+        )
         arguments += [{'model': '--initmodel', 'snapshot': '--resume'}[kind], paths[0]]
     random_ = random.Random(n)
     originals = {path: path.read_bytes() for path in paths}
@@ -320,7 +395,9 @@ def test_files_of_strangers(kind, n, uninterrupted, small_mnist, tmp_path):
         path = random_.choice(paths)
         mutate = mutate_arrays if kind != 'data' and i % 2 else mutate_bytes
         path.write_bytes(mutate(originals[path], random_))
-        args = train_mnist.parse_arguments([*map(str, arguments), '--out', str(tmp_path / f'out{i}')])
+        args = train_mnist.parse_arguments(
+            [*map(str, arguments), '--out', str(tmp_path / f'out{i}')]
+        )
         try:
             trainer = train_mnist.prepare(args)
         except (OSError, ValueError, MemoryError) as e:
@@ -328,7 +405,8 @@ def test_files_of_strangers(kind, n, uninterrupted, small_mnist, tmp_path):
             refused += 1
         else:
             trainer.stop_trigger = lambda trainer, last=trainer.updater.iteration + 12: (
-                trainer.updater.iteration >= last)
+                trainer.updater.iteration >= last
+            )
             try:
                 train_mnist.train(args, trainer)
             except FloatingPointError as e:  # the numbers may be any

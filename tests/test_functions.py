@@ -1,4 +1,5 @@
-"""bst, qst, binary_linear and quantized_linear: values and gradients, each against its own formula."""
+"""bst, qst, binary_linear and quantized_linear: values and gradients against their formulas."""
+
 import chainer
 from chainer import gradient_check
 from chainer.backends import cuda
@@ -13,10 +14,17 @@ from qst import qst, quantize
 
 # Each function with the quantizer it uses.
 ACTIVATIONS = [pytest.param(bst, binarize, id='bst')] + [
-    pytest.param(lambda x, k=k: qst(x, k), lambda a, k=k: quantize(a, k), id=f'qst{k}') for k in (1, 2, 4, 8)]
+    pytest.param(lambda x, k=k: qst(x, k), lambda a, k=k: quantize(a, k), id=f'qst{k}')
+    for k in (1, 2, 4, 8)
+]
 LINEARS = [pytest.param(binary_linear, binarize, id='binary')] + [
-    pytest.param(lambda x, W, b=None, n_batch_axes=1, k=k: quantized_linear(x, W, b, k, n_batch_axes),
-                 lambda a, k=k: quantize(a, k), id=f'quantized{k}') for k in (1, 2, 4, 8)]
+    pytest.param(
+        lambda x, W, b=None, n_batch_axes=1, k=k: quantized_linear(x, W, b, k, n_batch_axes),
+        lambda a, k=k: quantize(a, k),
+        id=f'quantized{k}',
+    )
+    for k in (1, 2, 4, 8)
+]
 TOLERANCE = {numpy.float16: 2e-2, numpy.float32: 1e-5, numpy.float64: 1e-12}
 
 
@@ -57,8 +65,8 @@ def test_activation_of_any_shape(f, quantizer, shape, xp):
 def test_activation_has_double_backward(f, quantizer, xp):
     x = chainer.Variable(xp.array([-2, -1, 0.5, 1.5], 'f'))
     gy = chainer.Variable(xp.array([1, 2, 3, 4], 'f'))
-    gx, = chainer.grad([f(x)], [x], [gy], enable_double_backprop=True)
-    ggy, = chainer.grad([gx], [gy], [chainer.Variable(xp.array([5, 6, 7, 8], 'f'))])
+    (gx,) = chainer.grad([f(x)], [x], [gy], enable_double_backprop=True)
+    (ggy,) = chainer.grad([gx], [gy], [chainer.Variable(xp.array([5, 6, 7, 8], 'f'))])
     assert ggy.array.tolist() == [0, 6, 7, 0]
 
 
@@ -87,7 +95,9 @@ def test_activation_of_integers_is_a_type_error(f):
 
 def operands(xp, dtype, n=4, k=5, m=3):
     random = numpy.random.RandomState(0)
-    arrays = [random.uniform(-1.5, 1.5, shape).astype(dtype) for shape in ((n, k), (m, k), (m,), (n, m))]
+    arrays = [
+        random.uniform(-1.5, 1.5, shape).astype(dtype) for shape in ((n, k), (m, k), (m,), (n, m))
+    ]
     arrays[1].flat[:2] = 0.0, -0.0
     return [xp.asarray(a) for a in arrays]
 
@@ -106,14 +116,20 @@ def test_linear(f, quantizer, nobias, n, xp, dtype):
     expected = {
         'y': numpy.einsum('nk,mk->nm', x64, Wq64) + (0 if nobias else b64),
         'gx': numpy.einsum('nm,mk->nk', gy64, Wq64),
-        'gW': numpy.einsum('nm,nk->mk', gy64, x64)}
+        'gW': numpy.einsum('nm,nk->mk', gy64, x64),
+    }
     actual = {'y': y.array, 'gx': x.grad, 'gW': W.grad}
     if not nobias:
         expected['gb'], actual['gb'] = gy64.sum(axis=0), b.grad
     for name, array in actual.items():
         assert array.dtype == dtype, name
-        numpy.testing.assert_allclose(cuda.to_cpu(array), expected[name], err_msg=name,
-                                      rtol=TOLERANCE[dtype], atol=10 * TOLERANCE[dtype])
+        numpy.testing.assert_allclose(
+            cuda.to_cpu(array),
+            expected[name],
+            err_msg=name,
+            rtol=TOLERANCE[dtype],
+            atol=10 * TOLERANCE[dtype],
+        )
 
 
 @pytest.mark.parametrize('f, quantizer', LINEARS)
@@ -135,10 +151,15 @@ def test_linear_without_backprop(f, quantizer):
 
 @pytest.mark.parametrize('f, quantizer', LINEARS)
 def test_linear_has_double_backward(f, quantizer, xp):
-    """Through x and b; W acts through its levels, which small steps of W do not move."""
+    """Through x and b only: small steps of W do not change its levels."""
     x, W, b, gy = operands(xp, numpy.float64)
     gradient_check.check_double_backward(
-        lambda x, b: f(x, W, b), (x, b), gy, (xp.ones_like(x), xp.ones_like(b)), dtype=numpy.float64)
+        lambda x, b: f(x, W, b),
+        (x, b),
+        gy,
+        (xp.ones_like(x), xp.ones_like(b)),
+        dtype=numpy.float64,
+    )
 
 
 @pytest.mark.parametrize('f, quantizer', LINEARS)
@@ -182,6 +203,7 @@ def test_bits_out_of_range(bits):
 @pytest.mark.parametrize('bits', range(1, 9))
 def test_gpu_quantizes_as_the_cpu_to_the_bit(bits, dtype):
     import cupy
-    a = numpy.random.RandomState(0).uniform(-1.2, 1.2, 10 ** 6).astype(dtype)
+
+    a = numpy.random.RandomState(0).uniform(-1.2, 1.2, 10**6).astype(dtype)
     assert (cupy.asnumpy(quantize(cupy.asarray(a), bits)) == quantize(a, bits)).all()
     assert (cupy.asnumpy(binarize(cupy.asarray(a))) == binarize(a)).all()

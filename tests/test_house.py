@@ -1,4 +1,5 @@
 """The rooms: which module may import which, and the style of them all."""
+
 import ast
 import glob
 import os
@@ -10,8 +11,15 @@ import pytest
 from helpers import ROOT
 
 NINE = {
-    'bst', 'qst', 'function_binary_linear', 'function_quantized_linear', 'link_binary_linear',
-    'link_quantized_linear', 'net', 'weight_clip', 'train_mnist',
+    'bst',
+    'qst',
+    'function_binary_linear',
+    'function_quantized_linear',
+    'link_binary_linear',
+    'link_quantized_linear',
+    'net',
+    'weight_clip',
+    'train_mnist',
 }
 PROGRAMS = {'train_mnist', 'inference', 'pack'}
 ROOMS = {'fast', 'deploy', 'support'}
@@ -78,6 +86,8 @@ def test_a_room_does_not_lose_to_an_installed_package_of_its_name(tmp_path):
 def test_style(command):
     pytest.importorskip('ruff', reason='ruff is not installed')
     done = subprocess.run(
-        [sys.executable, '-m', 'ruff', *command, '--no-cache', ROOT], capture_output=True, text=True
+        [sys.executable, '-m', 'ruff', *command, '--no-cache', ROOT],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,5 @@
 """The inference program, run as its users run it."""
+
 import os
 import subprocess
 import sys
@@ -14,8 +15,12 @@ from support.storage import save_arrays, save_npz
 
 
 def inference(*arguments, **environment):
-    return subprocess.run([sys.executable, f'{ROOT}/inference.py', *map(str, arguments)], capture_output=True,
-                          text=True, env={**os.environ, **environment})
+    return subprocess.run(
+        [sys.executable, f'{ROOT}/inference.py', *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
 
 
 @pytest.fixture(scope='module')
@@ -30,21 +35,30 @@ def folder(tmp_path_factory, mnist):
     return folder, net, errors
 
 
-@pytest.mark.parametrize('name, words', [('mlp.model', 'a binary net'), ('mlp.packed', 'a packed binary net')])
+@pytest.mark.parametrize(
+    'name, words', [('mlp.model', 'a binary net'), ('mlp.packed', 'a packed binary net')]
+)
 def test_accuracy(folder, name, words, tmp_path):
     folder, _, errors = folder
     result = inference(folder / name, '--mistakes', tmp_path / 'wrong.png')
     assert result.stderr == ''
     lines = result.stdout.splitlines()
     assert lines[0] == f'# {words} 784-200-200-10' or lines[0].startswith('# computed by NumPy')
-    assert lines[-3:-1] == [f'accuracy: {1 - errors / 10000:.4f}', f'errors: {errors} of 10000 images']
-    assert lines[-1].startswith('images per second: ') and float(lines[-1].split()[-1].replace(',', '')) > 0
+    assert lines[-3:-1] == [
+        f'accuracy: {1 - errors / 10000:.4f}',
+        f'errors: {errors} of 10000 images',
+    ]
+    assert (
+        lines[-1].startswith('images per second: ')
+        and float(lines[-1].split()[-1].replace(',', '')) > 0
+    )
     with Image.open(tmp_path / 'wrong.png') as picture:
         assert picture.format == 'PNG' and min(picture.size) > 300
 
 
 def test_no_mistakes(folder, tmp_path, mnist, monkeypatch):
     import inference as program
+
     program.draw_mistakes(str(tmp_path / 'none.png'), mnist[2], mnist[3], mnist[3])
     assert os.listdir(tmp_path) == ['none.png']
 
@@ -54,14 +68,16 @@ def test_without_numba(folder, tmp_path):
     result = inference(folder[0] / 'mlp.packed', PYTHONPATH=str(tmp_path))
     assert result.stderr == ''
     lines = result.stdout.splitlines()
-    assert lines[0] == ('# computed by NumPy, many times slower than by Numba, which cannot be imported: '
-                        'there is no Numba')
+    assert lines[0] == (
+        '# computed by NumPy, many times slower than by Numba, which cannot be imported: '
+        'there is no Numba'
+    )
     assert lines[3] == f'errors: {folder[2]} of 10000 images'
 
 
 @pytest.mark.parametrize('name', ['mlp.model', 'mlp.packed'])
 def test_pictures(folder, mnist, tmp_path, name):
-    """Test images as large dark-on-light pictures, off the middle, are classified about as well as they are."""
+    """Large, off-centre, dark-on-light pictures are classified about as well as the images."""
     models, net, _ = folder
     pictures = tmp_path / 'pictures'
     pictures.mkdir()
@@ -91,15 +107,25 @@ def test_bad_input(folder, small_mnist, tmp_path):
     Image.new('L', (9, 9)).save(tmp_path / 'blank.png')
     (tmp_path / 'text').write_text('nonsense')
     for arguments, message in [
-            ([tmp_path / 'none'], f'{tmp_path}/none: No such file or directory'),
-            ([tmp_path / 'text'], f'{tmp_path}/text: damaged, or not a file that this program saved'),
-            ([models / 'mlp.packed', tmp_path / 'blank.png'], f'{tmp_path}/blank.png: shows nothing'),
-            ([models / 'oblong.packed', tmp_path / 'blank.png'], 'the net takes 12 pixels'),
-            ([models / 'oblong.packed'], 'its images have 784 pixels, but the net takes 12'),
-            ([models / 'mlp.packed', '--data', tmp_path], f'{tmp_path}: there is no file train-images'),
-            ([models / 'mlp.packed', 'x.png', '--mistakes', 'y.png'], 'argument --mistakes: works on the test images'),
-            ([models / 'mlp.packed', '--mistakes', tmp_path / 'no/y.png'], f'{tmp_path}/no/y.png: No such file'),
-            ([models / 'mlp.model', '--gpu', 'x'], 'argument --gpu/-g: must be a whole number')]:
+        ([tmp_path / 'none'], f'{tmp_path}/none: No such file or directory'),
+        ([tmp_path / 'text'], f'{tmp_path}/text: damaged, or not a file that this program saved'),
+        ([models / 'mlp.packed', tmp_path / 'blank.png'], f'{tmp_path}/blank.png: shows nothing'),
+        ([models / 'oblong.packed', tmp_path / 'blank.png'], 'the net takes 12 pixels'),
+        ([models / 'oblong.packed'], 'its images have 784 pixels, but the net takes 12'),
+        (
+            [models / 'mlp.packed', '--data', tmp_path],
+            f'{tmp_path}: there is no file train-images',
+        ),
+        (
+            [models / 'mlp.packed', 'x.png', '--mistakes', 'y.png'],
+            'argument --mistakes: works on the test images',
+        ),
+        (
+            [models / 'mlp.packed', '--mistakes', tmp_path / 'no/y.png'],
+            f'{tmp_path}/no/y.png: No such file',
+        ),
+        ([models / 'mlp.model', '--gpu', 'x'], 'argument --gpu/-g: must be a whole number'),
+    ]:
         result = inference(*arguments)
         assert result.returncode == 2
         assert message in result.stderr and result.stderr.startswith('inference.py: ')
@@ -107,9 +133,13 @@ def test_bad_input(folder, small_mnist, tmp_path):
 
 
 def test_the_commands_of_the_readme():
-    """The net that comes along says of the pictures that come along what README.md prints."""
-    result = subprocess.run([sys.executable, 'inference.py', 'results/binary.packed', 'results/digits'], cwd=ROOT,
-                            capture_output=True, text=True)
+    """The supplied net classifies the supplied pictures as README.md says."""
+    result = subprocess.run(
+        [sys.executable, 'inference.py', 'results/binary.packed', 'results/digits'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert result.stderr == ''
     with open(f'{ROOT}/README.md', encoding='utf-8') as f:
         printed = [line.split() for line in f if line.startswith('    results/digits/')]

@@ -1,4 +1,5 @@
 """BinaryLinear and QuantizedLinear."""
+
 import chainer
 import chainer.links as L
 import numpy

@@ -1,4 +1,5 @@
 """The binary and the quantized multilayer perceptron."""
+
 import chainer
 import chainer.functions as F
 import numpy
@@ -24,7 +25,9 @@ def by_hand(net, x, weight_bits, activation_bits):
 
 
 @pytest.mark.parametrize('n_layers', [1, 2, 4])
-@pytest.mark.parametrize('Net, bits', [(BinaryMLP, ()), (QuantizedMLP, (2, 3)), (QuantizedMLP, (1, 1))])
+@pytest.mark.parametrize(
+    'Net, bits', [(BinaryMLP, ()), (QuantizedMLP, (2, 3)), (QuantizedMLP, (1, 1))]
+)
 def test_forward(Net, bits, n_layers):
     numpy.random.seed(0)
     net = Net(7, 20, 3, n_layers, *bits)
@@ -34,14 +37,19 @@ def test_forward(Net, bits, n_layers):
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         y = net(x)
     assert y.shape == (50, 3)
-    numpy.testing.assert_allclose(y.array, by_hand(net, x, *(bits or (1, 1))), rtol=1e-3, atol=1e-4)
+    numpy.testing.assert_allclose(
+        y.array, by_hand(net, x, *(bits or (1, 1))), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_shapes_and_names():
     net = BinaryMLP(784, 1000, 10)
     shapes = {name: param.shape for name, param in net.namedparams() if name.endswith('/W')}
     assert shapes == {'/l1/W': (1000, 784), '/l2/W': (1000, 1000), '/l3/W': (10, 1000)}
-    assert sum(param.size for param in net.params()) == 1000 * 784 + 1000 * 1000 + 10 * 1000 + 3 * 2010
+    assert (
+        sum(param.size for param in net.params())
+        == 1000 * 784 + 1000 * 1000 + 10 * 1000 + 3 * 2010
+    )
 
 
 def test_hidden_activations_are_quantized(monkeypatch):
@@ -49,7 +57,9 @@ def test_hidden_activations_are_quantized(monkeypatch):
     seen = []
     for i in (2, 3):
         link = net[f'l{i}']
-        monkeypatch.setattr(link, 'forward', lambda x, f=link.forward: seen.append(x.array) or f(x))
+        monkeypatch.setattr(
+            link, 'forward', lambda x, f=link.forward: seen.append(x.array) or f(x)
+        )
     net(numpy.random.uniform(0, 1, (50, 7)).astype('f'))
     assert len(seen) == 2
     for h in seen:

@@ -1,4 +1,5 @@
 """The array-level quantizers, against exact rational arithmetic."""
+
 from fractions import Fraction
 
 from chainer.backends import cuda
@@ -16,25 +17,41 @@ DTYPES = [numpy.float16, numpy.float32, numpy.float64]
 
 def edge_values(dtype):
     one, tiny = dtype(1), numpy.finfo(dtype).smallest_subnormal
-    values = [0, tiny, 0.5, numpy.nextafter(one, dtype(0)), 1, numpy.nextafter(one, dtype(2)), 2,
-              numpy.finfo(dtype).max, numpy.inf]
+    values = [
+        0,
+        tiny,
+        0.5,
+        numpy.nextafter(one, dtype(0)),
+        1,
+        numpy.nextafter(one, dtype(2)),
+        2,
+        numpy.finfo(dtype).max,
+        numpy.inf,
+    ]
     values += [j / n for n in (3, 7, 15, 31, 63, 127, 255) for j in range(n + 1)]
     return numpy.array([s * v for v in values for s in (1, -1)], dtype)
 
 
 def nearest_levels(value, bits):
-    """The level nearest to the value, and the other one where the two are nearly as near (float error)."""
-    n = 2 ** bits - 1
+    """The level nearest to the value, and the other one where the two are nearly as near (float
+    error).
+    """
+    n = 2**bits - 1
     value = Fraction(min(max(float(value), -1.0), 1.0))
     middle = int(value * n)
     levels = [Fraction(j, n) for j in range(middle - 2, middle + 3) if j % 2 and abs(j) <= n]
     least = min(abs(value - level) for level in levels)
-    return [level for level in levels if abs(value - level) - least <= Fraction(1, 10 ** 6) * abs(value)]
+    return [
+        level for level in levels if abs(value - level) - least <= Fraction(1, 10**6) * abs(value)
+    ]
 
 
 def arrays(dtype, **kwargs):
-    return hnp.arrays(dtype, st.integers(0, 20), elements=hnp.from_dtype(
-        numpy.dtype(dtype), allow_nan=False, **kwargs))
+    return hnp.arrays(
+        dtype,
+        st.integers(0, 20),
+        elements=hnp.from_dtype(numpy.dtype(dtype), allow_nan=False, **kwargs),
+    )
 
 
 any_array = st.sampled_from(DTYPES).flatmap(arrays)
@@ -76,10 +93,12 @@ def test_quantize(xp, dtype, bits):
 @pytest.mark.parametrize('bits', ALL_BITS)
 def test_ties_go_away_from_zero(xp, bits):
     # In float64, j * (1 / n) * n is j again for these j: the value lies on the tie to the bit.
-    n = 2 ** bits - 1
+    n = 2**bits - 1
     ties = [j / n for j in range(2, n, 2) if j / n * n == j]
     y = quantize(xp.array(ties + [-t for t in ties]), bits)
-    assert y.tolist() == [(round(t * n) + 1) / n for t in ties] + [-(round(t * n) + 1) / n for t in ties]
+    assert y.tolist() == [(round(t * n) + 1) / n for t in ties] + [
+        -(round(t * n) + 1) / n for t in ties
+    ]
 
 
 @pytest.mark.parametrize('bits', ALL_BITS)
@@ -136,9 +155,11 @@ def test_monotone(a, bits):
     assert (numpy.diff(y) >= 0).all()
 
 
-@given(st.sampled_from(DTYPES).flatmap(lambda d: arrays(d, min_value=-1, max_value=1)), bits_of_any)
+@given(
+    st.sampled_from(DTYPES).flatmap(lambda d: arrays(d, min_value=-1, max_value=1)), bits_of_any
+)
 def test_never_further_than_half_a_step(a, bits):
-    n = 2 ** bits - 1
+    n = 2**bits - 1
     rounding = numpy.finfo(a.dtype).eps
     assert (abs(quantize(a, bits).astype(float) - a.astype(float)) <= 1 / n + rounding).all()
 
@@ -146,16 +167,16 @@ def test_never_further_than_half_a_step(a, bits):
 @pytest.mark.parametrize('bits', ALL_BITS)
 def test_exactly_2_to_the_bits_levels(xp, dtype, bits):
     levels = set(quantize(xp.linspace(-1.5, 1.5, 3001).astype(dtype), bits).tolist())
-    n = 2 ** bits - 1
+    n = 2**bits - 1
     assert sorted(levels) == numpy.array([j / n for j in range(-n, n + 1, 2)], dtype).tolist()
 
 
 @given(any_array, bits_of_any)
 def test_sum_of_binary_planes(a, bits):
     """quantize(a) = sum_i 2^i s_i / n, with each s_i +1 or -1: a k-bit array is k binary ones."""
-    n = 2 ** bits - 1
+    n = 2**bits - 1
     y = quantize(a, bits).astype(numpy.float64)
     code = numpy.rint((y * n + n) / 2).astype(int)  # 0 .. n, whose binary digits are the planes
     planes = [binarize(((code >> i) & 1) - 0.5) for i in range(bits)]
-    total = sum((2.0 ** i * s for i, s in enumerate(planes)), numpy.zeros(len(a)))
+    total = sum((2.0**i * s for i, s in enumerate(planes)), numpy.zeros(len(a)))
     numpy.testing.assert_array_equal((total / n).astype(a.dtype), quantize(a, bits))

@@ -1,4 +1,5 @@
 """The program, run as its users run it."""
+
 import concurrent.futures
 import contextlib
 import os
@@ -14,24 +15,37 @@ import fast
 from helpers import ROOT, log_of, same, small, train, write_dataset
 from support.storage import read_npz
 
-HEADER = ('epoch       main/loss   validation/main/loss  main/accuracy  validation/main/accuracy  '
-          'elapsed_time')
+HEADER = (
+    'epoch       main/loss   validation/main/loss  main/accuracy  validation/main/accuracy  '
+    'elapsed_time'
+)
 FILES = ['accuracy.png', 'cg.dot', 'log', 'loss.png', 'mlp.model', 'mlp.state', 'weights.png']
 
 
-@pytest.mark.parametrize('arguments, net', [
-    ([], 'binary'), (['--net', 'quantized'], 'quantized, W 4 bits, activations 4 bits')])
+@pytest.mark.parametrize(
+    'arguments, net',
+    [([], 'binary'), (['--net', 'quantized'], 'quantized, W 4 bits, activations 4 bits')],
+)
 def test_one_epoch_of_mnist_reaches_95_percent(tmp_path, arguments, net):
     result = train('--epoch', 1, '--out', tmp_path, *arguments)
     assert result.stderr == ''
     lines = result.stdout.splitlines()
     if fast.missing:
         assert lines.pop(5).startswith('# computed by NumPy')
-    assert lines[:9] == ['GPU: -1', f'# net: {net}', '# unit: 1000', '# Minibatch-size: 100', '# epoch: 1',
-                         '', 'load MNIST dataset', 'graph generated', HEADER]
+    assert lines[:9] == [
+        'GPU: -1',
+        f'# net: {net}',
+        '# unit: 1000',
+        '# Minibatch-size: 100',
+        '# epoch: 1',
+        '',
+        'load MNIST dataset',
+        'graph generated',
+        HEADER,
+    ]
     assert lines[10:] == ['save the model', 'save the optimizer']
     assert '\033' not in result.stdout
-    row, = log_of(tmp_path)
+    (row,) = log_of(tmp_path)
     assert row['epoch'] == 1 and row['iteration'] == 600
     assert row['validation/main/accuracy'] >= 0.95
     assert sorted(os.listdir(tmp_path)) == sorted(FILES + ['.lock', 'snapshot_epoch_1'])
@@ -47,7 +61,9 @@ def trained(small_mnist, tmp_path_factory):
 
 
 def test_what_it_leaves(trained, small_mnist):
-    assert sorted(os.listdir(trained)) == sorted(FILES + ['.lock', 'snapshot_epoch_3'])  # the newest snapshot alone
+    assert sorted(os.listdir(trained)) == sorted(
+        FILES + ['.lock', 'snapshot_epoch_3']
+    )  # the newest snapshot alone
     assert len(log_of(trained)) == 3
     for name in 'loss.png', 'accuracy.png', 'weights.png':
         assert (trained / name).read_bytes().startswith(b'\x89PNG')
@@ -55,7 +71,11 @@ def test_what_it_leaves(trained, small_mnist):
     assert graph.startswith('digraph') and 'BinaryWeight' in graph and 'BST' in graph
     model = read_npz(str(trained / 'mlp.model'))
     assert model['l1/W'].shape == (50, 784) and model['l1/bits'] == 1 == model['activation_bits']
-    assert all(abs(array).max() <= 1 for name, array in model.items() if name[-2:] in ('/W', '/b', 'ta', 'ma'))
+    assert all(
+        abs(array).max() <= 1
+        for name, array in model.items()
+        if name[-2:] in ('/W', '/b', 'ta', 'ma')
+    )
     assert read_npz(str(trained / 'mlp.state'))['t'] == 3 * 12
 
 
@@ -82,12 +102,28 @@ def test_resumed_is_uninterrupted(trained, small_mnist, tmp_path):
 
 
 def test_resumed_on_a_terminal(trained, small_mnist, tmp_path):
-    """There the progress bar is an extension more, which a snapshot knows nothing of."""
+    """A terminal adds the progress bar, an extension that snapshots do not contain."""
     small(tmp_path, small_mnist, '--epoch', 1)
     terminal, out = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, os.path.join(ROOT, 'train_mnist.py'), '--data', small_mnist, '--unit', '50',
-         '--batchsize', '50', '--out', tmp_path, '--epoch', '3', '--resume'], stdout=out, stderr=out)
+        [
+            sys.executable,
+            os.path.join(ROOT, 'train_mnist.py'),
+            '--data',
+            small_mnist,
+            '--unit',
+            '50',
+            '--batchsize',
+            '50',
+            '--out',
+            tmp_path,
+            '--epoch',
+            '3',
+            '--resume',
+        ],
+        stdout=out,
+        stderr=out,
+    )
     os.close(out)
     shown = b''
     with contextlib.suppress(OSError):  # which is how a terminal ends
@@ -106,10 +142,25 @@ def test_initmodel_starts_from_its_parameters(trained, small_mnist, tmp_path):
 
 
 def test_number_of_classes_comes_from_the_labels(mnist, tmp_path):
-    few = [(images[labels < 3][:200], labels[labels < 3][:200]) for images, labels in (mnist[:2], mnist[2:])]
+    few = [
+        (images[labels < 3][:200], labels[labels < 3][:200])
+        for images, labels in (mnist[:2], mnist[2:])
+    ]
     data = write_dataset(tmp_path / 'data', *few[0], *few[1])
-    result = small(tmp_path / 'out', data, '--epoch', 1, '--net', 'quantized', '--layer', 1,
-                   '--weight-bits', 2, '--activation-bits', 3)
+    result = small(
+        tmp_path / 'out',
+        data,
+        '--epoch',
+        1,
+        '--net',
+        'quantized',
+        '--layer',
+        1,
+        '--weight-bits',
+        2,
+        '--activation-bits',
+        3,
+    )
     assert result.stderr == ''
     assert f'load {data}' in result.stdout
     assert '# net: quantized, W 2 bits, activations 3 bits' in result.stdout
@@ -120,8 +171,20 @@ def test_number_of_classes_comes_from_the_labels(mnist, tmp_path):
 
 def test_from_any_directory(small_mnist, tmp_path):
     result = subprocess.run(
-        [sys.executable, os.path.join(ROOT, 'train_mnist.py'), '--data', small_mnist, '-u', '10', '-e', '1'],
-        cwd=tmp_path, capture_output=True, text=True)
+        [
+            sys.executable,
+            os.path.join(ROOT, 'train_mnist.py'),
+            '--data',
+            small_mnist,
+            '-u',
+            '10',
+            '-e',
+            '1',
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert result.stderr == ''
     assert sorted(os.listdir(tmp_path)) == ['result']
 
@@ -129,8 +192,22 @@ def test_from_any_directory(small_mnist, tmp_path):
 def test_help_is_complete():
     result = train('--help')
     assert result.returncode == 0
-    for option in ('--net', '--weight-bits', '--activation-bits', '--gpu', '--batchsize', '--epoch', '--unit',
-                   '--layer', '--seed', '--data', '--out', '--initmodel', '--resume', '--quiet'):
+    for option in (
+        '--net',
+        '--weight-bits',
+        '--activation-bits',
+        '--gpu',
+        '--batchsize',
+        '--epoch',
+        '--unit',
+        '--layer',
+        '--seed',
+        '--data',
+        '--out',
+        '--initmodel',
+        '--resume',
+        '--quiet',
+    ):
         assert option in result.stdout
 
 
@@ -140,62 +217,134 @@ def test_gpu(tmp_path, net):
     result = train('--gpu', 0, '--net', net, '--epoch', 1, '--out', tmp_path)
     assert result.stderr == ''
     assert log_of(tmp_path)[0]['validation/main/accuracy'] >= 0.95
-    result = train('--net', net, '--epoch', 1, '--out', tmp_path / 'cpu', '--initmodel', tmp_path / 'mlp.model')
+    result = train(
+        '--net',
+        net,
+        '--epoch',
+        1,
+        '--out',
+        tmp_path / 'cpu',
+        '--initmodel',
+        tmp_path / 'mlp.model',
+    )
     assert result.stderr == ''
 
 
-# What is wrong, the arguments (with {folder} for a folder with the files below), and what the line says.
+# What is wrong, the arguments (with {folder} for a folder with the files below), and what the line
+# says.
 BAD = {
     'unknown net': ('--net ternary', "argument --net: invalid choice: 'ternary'"),
     'unknown option': ('--nett binary', 'unrecognized arguments: --nett binary'),
-    'batch size 0': ('--batchsize 0', "argument --batchsize/-b: must be a whole number from 1 to"),
-    'batch size of more than there is': ('--batchsize 700', '--batchsize 700: there are 600 training images'),
+    'batch size 0': ('--batchsize 0', 'argument --batchsize/-b: must be a whole number from 1 to'),
+    'batch size of more than there is': (
+        '--batchsize 700',
+        '--batchsize 700: there are 600 training images',
+    ),
     'epoch -1': ('--epoch -1', 'argument --epoch/-e: must be a whole number from 1 to'),
-    'epoch of text': ('--epoch ten', "argument --epoch/-e: must be a whole number from 1 to 1000000, not 'ten'"),
+    'epoch of text': (
+        '--epoch ten',
+        "argument --epoch/-e: must be a whole number from 1 to 1000000, not 'ten'",
+    ),
     'no units': ('--unit 0', 'argument --unit/-u: must be'),
-    'units of a supercomputer': ('--unit 1000000', '--unit 1000000 --layer 2: training would take'),
+    'units of a supercomputer': (
+        '--unit 1000000',
+        '--unit 1000000 --layer 2: training would take',
+    ),
     'too many units': ('--unit 10000000000', 'argument --unit/-u: must be'),
     'no layers': ('--layer 0', 'argument --layer/-l: must be'),
     'seed -1': ('--seed -1', 'argument --seed: must be a whole number from 0 to 4294967295'),
     'half a seed': ('--seed 0.5', 'argument --seed: must be'),
-    'bits 0': ('--net quantized --weight-bits 0', 'argument --weight-bits: must be a whole number from 1 to 8'),
+    'bits 0': (
+        '--net quantized --weight-bits 0',
+        'argument --weight-bits: must be a whole number from 1 to 8',
+    ),
     'bits 9': ('--net quantized --activation-bits 9', 'argument --activation-bits: must be'),
-    'bits of a binary net': ('--weight-bits 4', 'argument --weight-bits: only for --net quantized'),
-    'bits of a binary net 2': ('--activation-bits 1', 'argument --activation-bits: only for --net quantized'),
-    'smaller epoch than resumed': ('--epoch 1 --resume {folder}/snapshot', '/snapshot: has 3 epochs already, more than --epoch 1'),
-    'initmodel and resume': ('--initmodel {folder}/model --resume {folder}/snapshot',
-                             'give --initmodel or --resume'),
+    'bits of a binary net': (
+        '--weight-bits 4',
+        'argument --weight-bits: only for --net quantized',
+    ),
+    'bits of a binary net 2': (
+        '--activation-bits 1',
+        'argument --activation-bits: only for --net quantized',
+    ),
+    'smaller epoch than resumed': (
+        '--epoch 1 --resume {folder}/snapshot',
+        '/snapshot: has 3 epochs already, more than --epoch 1',
+    ),
+    'initmodel and resume': (
+        '--initmodel {folder}/model --resume {folder}/snapshot',
+        'give --initmodel or --resume',
+    ),
     'no data': ('--data {folder}/none', '/none: there is no such folder'),
     'data that is a file': ('--data {folder}/text', '/text: there is no such folder'),
-    'empty data folder': ('--data {folder}/empty', '/empty: there is no file train-images-idx3-ubyte'),
+    'empty data folder': (
+        '--data {folder}/empty',
+        '/empty: there is no file train-images-idx3-ubyte',
+    ),
     'damaged data': ('--data {folder}/damaged', 'train-images-idx3-ubyte: truncated'),
     'out is a file': ('--out {folder}/text', '/text: File exists'),
     'out below a file': ('--out {folder}/text/result', '/text/result: Not a directory'),
     'out is not writable': ('--out /proc/result', '/proc/result'),
     'no model': ('--initmodel {folder}/none', '/none: No such file or directory'),
     'a folder as model': ('--initmodel {folder}', ': Is a directory'),
-    'a text as model': ('--initmodel {folder}/text', '/text: damaged, or not a file that this program saved'),
-    'half a model': ('--initmodel {folder}/half', '/half: damaged, or not a file that this program saved'),
-    'another program\'s model': ('--initmodel {folder}/foreign', '/foreign: not a saved net of this program'),
-    'optimizer as model': ('--initmodel {folder}/mlp.state', '/mlp.state: not a saved net of this program'),
-    'model of another size': ('--unit 40 --initmodel {folder}/model',
-                              '/model: holds a binary net 784-50-50-10, but this training is of '
-                              'a binary net 784-40-40-10'),
-    'model of another net': ('--net quantized --initmodel {folder}/model',
-                             'this training is of a quantized net 784-50-50-10, W 4 bits, activations 4 bits'),
+    'a text as model': (
+        '--initmodel {folder}/text',
+        '/text: damaged, or not a file that this program saved',
+    ),
+    'half a model': (
+        '--initmodel {folder}/half',
+        '/half: damaged, or not a file that this program saved',
+    ),
+    "another program's model": (
+        '--initmodel {folder}/foreign',
+        '/foreign: not a saved net of this program',
+    ),
+    'optimizer as model': (
+        '--initmodel {folder}/mlp.state',
+        '/mlp.state: not a saved net of this program',
+    ),
+    'model of another size': (
+        '--unit 40 --initmodel {folder}/model',
+        '/model: holds a binary net 784-50-50-10, but this training is of '
+        'a binary net 784-40-40-10',
+    ),
+    'model of another net': (
+        '--net quantized --initmodel {folder}/model',
+        'this training is of a quantized net 784-50-50-10, W 4 bits, activations 4 bits',
+    ),
     'no snapshot': ('--resume {folder}/none', '/none: No such file or directory'),
-    'a text as snapshot': ('--resume {folder}/text', '/text: damaged, or not a file that this program saved'),
+    'a text as snapshot': (
+        '--resume {folder}/text',
+        '/text: damaged, or not a file that this program saved',
+    ),
     'model as snapshot': ('--resume {folder}/model', '/model: not a snapshot of this program'),
-    'half a snapshot': ('--resume {folder}/half', '/half: damaged, or not a file that this program saved'),
-    'snapshot of another size': ('--unit 40 --resume {folder}/snapshot',
-                                 '/snapshot: belongs to a training with --unit 50, and this one is with --unit 40'),
-    'snapshot of another net': ('--net quantized --resume {folder}/snapshot',
-                                '/snapshot: belongs to a training with --net binary, and this one is with --net quantized'),
-    'snapshot of another seed': ('--seed 7 --resume {folder}/snapshot',
-                                 '/snapshot: belongs to a training with --seed 0, and this one is with --seed 7'),
+    'half a snapshot': (
+        '--resume {folder}/half',
+        '/half: damaged, or not a file that this program saved',
+    ),
+    'snapshot of another size': (
+        '--unit 40 --resume {folder}/snapshot',
+        '/snapshot: belongs to a training with --unit 50, and this one is with --unit 40',
+    ),
+    'snapshot of another net': (
+        '--net quantized --resume {folder}/snapshot',
+        '/snapshot: belongs to a training with --net binary, and this one is with --net quantized',
+    ),
+    'snapshot of another seed': (
+        '--seed 7 --resume {folder}/snapshot',
+        '/snapshot: belongs to a training with --seed 0, and this one is with --seed 7',
+    ),
     'no CuPy': ('--gpu 0', '--gpu 0: CuPy is not installed', {'without': True}),
-    'no CUDA device': ('--gpu 0', '--gpu 0: CuPy finds no usable CUDA device (cudaErrorNoDevice: none)', {}),
-    'no such CUDA device': ('--gpu 5', '--gpu 5: there is no such CUDA device; there are: 0, 1', {'devices': 2}),
+    'no CUDA device': (
+        '--gpu 0',
+        '--gpu 0: CuPy finds no usable CUDA device (cudaErrorNoDevice: none)',
+        {},
+    ),
+    'no such CUDA device': (
+        '--gpu 5',
+        '--gpu 5: there is no such CUDA device; there are: 0, 1',
+        {'devices': 2},
+    ),
     'gpu -2': ('--gpu -2', 'argument --gpu/-g: must be a whole number from -1'),
 }
 
@@ -210,7 +359,7 @@ def outcomes(trained, small_mnist, tmp_path_factory):
     (folder / 'mlp.state').write_bytes((trained / 'mlp.state').read_bytes())
     snapshot = (trained / 'snapshot_epoch_3').read_bytes()
     (folder / 'snapshot').write_bytes(snapshot)
-    (folder / 'half').write_bytes(snapshot[:len(snapshot) // 2])
+    (folder / 'half').write_bytes(snapshot[: len(snapshot) // 2])
     with open(folder / 'foreign', 'wb') as f:
         numpy.savez(f, W=numpy.zeros((2, 3)))
     (folder / 'damaged').mkdir()
@@ -225,9 +374,15 @@ def outcomes(trained, small_mnist, tmp_path_factory):
             fake.mkdir(parents=True)
             devices = cupy[0].get('devices')
             (fake / '__init__.py').write_text(
-                'raise ModuleNotFoundError("cupy")' if 'without' in cupy[0] else
-                'class cuda:\n  class runtime:\n    def getDeviceCount():\n      ' + (
-                    f'return {devices}' if devices else 'raise RuntimeError("cudaErrorNoDevice:\\n none")'))
+                'raise ModuleNotFoundError("cupy")'
+                if 'without' in cupy[0]
+                else 'class cuda:\n  class runtime:\n    def getDeviceCount():\n      '
+                + (
+                    f'return {devices}'
+                    if devices
+                    else 'raise RuntimeError("cudaErrorNoDevice:\\n none")'
+                )
+            )
             environment['PYTHONPATH'] = str(fake.parent)
         out = folder / f'out of {name}'
         result = small(out, small_mnist, *arguments.format(folder=folder).split(), **environment)
@@ -241,7 +396,7 @@ def outcomes(trained, small_mnist, tmp_path_factory):
 def test_bad_input(name, outcomes):
     result, wrote = outcomes[name]
     assert result.returncode == 2
-    line, = result.stderr.splitlines()
+    (line,) = result.stderr.splitlines()
     assert line.startswith('train_mnist.py: ')
     assert BAD[name][1] in line
     assert not wrote

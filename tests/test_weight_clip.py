@@ -1,4 +1,5 @@
 """The WeightClip hook."""
+
 import chainer
 import chainer.links as L
 import numpy

@@ -1,4 +1,5 @@
 """Packed nets: the fold, the file, and both ways to compute them give the float net's answers."""
+
 import io
 import os
 import subprocess
@@ -34,7 +35,8 @@ NETS = {  # seed, units, hidden layers, bits of weights and activations; two of 
     '4 bits': (7, 1000, 2, 4, 4),
     '4 bits, seed 8, 63 units': (8, 63, 1, 4, 4),
     '8 bits': (9, 50, 2, 8, 8),
-    'signed pixels': (10, 90, 2, 1, 1)}
+    'signed pixels': (10, 90, 2, 1, 1),
+}
 
 
 @pytest.fixture(scope='module', params=NETS)
@@ -54,15 +56,24 @@ def test_the_same_class_for_each_of_the_test_images(example, Way):
     logits = Way(arrays).logits(images)
     assert logits.dtype == numpy.float32
     assert numpy.array_equal(logits.argmax(axis=1), expected.argmax(axis=1))
-    same = (abs(logits - expected) < 1e-4).all(axis=1)  # where no unit lay on a threshold to the last bits
+    same = (abs(logits - expected) < 1e-4).all(
+        axis=1
+    )  # where no unit lay on a threshold to the last bits
     assert same.mean() > 0.9
 
 
 @needs_numba
 def test_both_ways_are_equal_to_the_bit(example):
     _, arrays, images = example
-    images = numpy.concatenate([images[:600], numpy.random.RandomState(0).randint(
-        0, 256, (600, *images.shape[1:])).astype(numpy.uint8), numpy.full_like(images[:1], 255)])
+    images = numpy.concatenate(
+        [
+            images[:600],
+            numpy.random.RandomState(0)
+            .randint(0, 256, (600, *images.shape[1:]))
+            .astype(numpy.uint8),
+            numpy.full_like(images[:1], 255),
+        ]
+    )
     expected = PackedMLP(arrays).logits(images)
     assert numpy.array_equal(XnorMLP(arrays).logits(images), expected)
     for n in 1, 2, 249, 251:  # with and without threads, and a last chunk that is not full
@@ -75,7 +86,8 @@ def test_every_activation_of_a_binary_net_behind_the_first_layer(mnist):
     images, labels, _, _ = mnist
     net = trained(images, labels, 0, 100, 2, 1, 1, steps=20)
     arrays = fold(net)
-    # Inputs whose sums cover all that is possible: the first k inputs agree with the unit's weights.
+    # Inputs whose sums cover all that is possible: the first k inputs agree with the unit's
+    # weights.
     W = 2 * unpack_bits(arrays['l2/W'][:1], 100) - 1
     sign = numpy.where(net.bn2.gamma.array < 0, -1, 1)
     for unit in range(100):
@@ -83,20 +95,36 @@ def test_every_activation_of_a_binary_net_behind_the_first_layer(mnist):
         with chainer.using_config('train', False), chainer.no_backprop_mode():
             y = net.activation(net.bn2(net.l2(x.astype(numpy.float32)))).array[:, unit]
         assert numpy.array_equal(y > 0, x @ W[unit] >= arrays['l2/T'][unit, 0])
-        assert numpy.array_equal(x @ W[unit] * sign[unit], x @ numpy.where(net.l2.W.array[unit] >= 0, 1, -1))
+        assert numpy.array_equal(
+            x @ W[unit] * sign[unit], x @ numpy.where(net.l2.W.array[unit] >= 0, 1, -1)
+        )
 
 
 @given(hnp.arrays(numpy.int64, (5, 3), elements=st.integers(-40, 41)))
 def test_find_thresholds(thresholds):
     thresholds.sort(axis=0)
-    found = find_thresholds(lambda S: (S[:, None, :] >= thresholds).sum(axis=1), numpy.full(3, -40),
-                            numpy.full(3, 40), 5)
+    found = find_thresholds(
+        lambda S: (S[:, None, :] >= thresholds).sum(axis=1),
+        numpy.full(3, -40),
+        numpy.full(3, 40),
+        5,
+    )
     assert found.dtype == numpy.int32
     assert numpy.array_equal(found, thresholds.T)
 
 
-@given(st.integers(1, 8).flatmap(lambda bits: st.tuples(st.just(bits), hnp.arrays(
-    numpy.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 2 ** bits - 1)))))
+@given(
+    st.integers(1, 8).flatmap(
+        lambda bits: st.tuples(
+            st.just(bits),
+            hnp.arrays(
+                numpy.int32,
+                hnp.array_shapes(min_dims=2, max_dims=2, max_side=40),
+                elements=st.integers(0, 2**bits - 1),
+            ),
+        )
+    )
+)
 def test_bits_there_and_back(bits_and_values):
     bits, V = bits_and_values
     planes = pack_bits(V, bits)
@@ -109,7 +137,11 @@ def test_the_weights_are_those_of_the_net(example):
     n = 2 ** int(net.l1.bits) - 1
     for i in range(1, net.n_layers + 2):
         V = unpack_bits(arrays[f'l{i}/W'], net[f'l{i}'].W.shape[1])
-        V = numpy.where(net[f'bn{i}'].gamma.array[:, None] < 0, n - V, V) if i <= net.n_layers else V
+        V = (
+            numpy.where(net[f'bn{i}'].gamma.array[:, None] < 0, n - V, V)
+            if i <= net.n_layers
+            else V
+        )
         numpy.testing.assert_allclose((2 * V - n) / n, quantized(net[f'l{i}']), rtol=1e-6)
 
 
@@ -138,17 +170,19 @@ def test_what_cannot_be_packed():
 
 def damaged(arrays):
     """Name -> arrays in which something is wrong."""
+
     def changed(**changes):
         return {name: a for name, a in {**arrays, **changes}.items() if a is not None}
+
     falling = arrays['l1/T'].copy()
-    falling[:, 0] = 2 ** 31 - 1
+    falling[:, 0] = 2**31 - 1
     infinite = arrays['l3/gamma'].copy()
     infinite[0] = numpy.inf
     return {
         'a version to come': changed(packed_version=numpy.int32(2)),
         'no version': changed(packed_version=numpy.array('1')),
         'no pixels': changed(n_in=numpy.int32(0)),
-        'pixels without end': changed(n_in=numpy.int64(2 ** 40)),
+        'pixels without end': changed(n_in=numpy.int64(2**40)),
         'nine bits': changed(activation_bits=numpy.int32(9)),
         'more bits than thresholds': changed(activation_bits=numpy.int32(3)),
         'a layer missing': changed(**{'l2/W': None}),
@@ -162,9 +196,17 @@ def damaged(arrays):
         'thresholds that fall': changed(**{'l1/T': falling}),
         'thresholds of 64 bits': changed(**{'l1/T': arrays['l1/T'].astype('i8')}),
         'infinity': changed(**{'l3/gamma': infinite}),
-        'no classes': changed(**{'l3/W': arrays['l3/W'][:, :0], **{
-            f'l3/{name}': arrays[f'l3/{name}'][:0] for name in ('b', 'mean', 'inv_std', 'gamma', 'beta')}}),
-        'nothing': {}}
+        'no classes': changed(
+            **{
+                'l3/W': arrays['l3/W'][:, :0],
+                **{
+                    f'l3/{name}': arrays[f'l3/{name}'][:0]
+                    for name in ('b', 'mean', 'inv_std', 'gamma', 'beta')
+                },
+            }
+        ),
+        'nothing': {},
+    }
 
 
 @pytest.fixture(scope='module')
@@ -198,7 +240,7 @@ def test_flipped_bytes_are_refused_or_give_numbers(Way, tmp_path_factory, small_
     assert net.logits(numpy.zeros((2, net.n_in), numpy.uint8)).shape == (2, net.n_out)
 
 
-PROGRAM = '''
+PROGRAM = """
 import sys
 import numpy
 from deploy.xnor import XnorMLP
@@ -208,7 +250,7 @@ net = XnorMLP(read_npz(sys.argv[1]))
 images = numpy.random.RandomState(0).randint(0, 256, (50, net.n_in)).astype(numpy.uint8)
 numpy.save(sys.argv[2], net.logits(images))
 print(VNNI)
-'''
+"""
 
 
 @needs_numba
@@ -218,19 +260,40 @@ def test_without_the_instructions_of_this_cpu(tmp_path, small_packed, cpu):
         pytest.skip('not an x86 CPU')
     save_arrays(str(tmp_path / 'packed'), small_packed)
     result = subprocess.run(
-        [sys.executable, '-c', PROGRAM, tmp_path / 'packed', tmp_path / 'logits.npy'], cwd=ROOT, text=True,
-        env={**os.environ, 'NUMBA_CPU_NAME': cpu, 'NUMBA_CPU_FEATURES': '', 'NUMBA_CACHE_DIR': str(tmp_path)},
-        capture_output=True)
+        [sys.executable, '-c', PROGRAM, tmp_path / 'packed', tmp_path / 'logits.npy'],
+        cwd=ROOT,
+        text=True,
+        env={
+            **os.environ,
+            'NUMBA_CPU_NAME': cpu,
+            'NUMBA_CPU_FEATURES': '',
+            'NUMBA_CACHE_DIR': str(tmp_path),
+        },
+        capture_output=True,
+    )
     assert (result.stdout, result.stderr) == ('False\n', '')
     images = numpy.random.RandomState(0).randint(0, 256, (50, 20)).astype(numpy.uint8)
-    assert numpy.array_equal(numpy.load(tmp_path / 'logits.npy'), PackedMLP(small_packed).logits(images))
+    assert numpy.array_equal(
+        numpy.load(tmp_path / 'logits.npy'), PackedMLP(small_packed).logits(images)
+    )
 
 
 def test_summary():
     net = QuantizedMLP(784, 100, 10, 2, 2, 3)
     arrays = fold(net)
     rows = [line.split() for line in summary(arrays).splitlines()]
-    assert rows[1] == ['l1', '784', '100', '78,700', '22,400', '78,400', '(2', 'x', '8,', 'integer)']
+    assert rows[1] == [
+        'l1',
+        '784',
+        '100',
+        '78,700',
+        '22,400',
+        '78,400',
+        '(2',
+        'x',
+        '8,',
+        'integer)',
+    ]
     assert rows[2][:4] == ['l2', '100', '100', '10,300']
     assert rows[2][5:] == ['10,000', '(2', 'x', '3,', 'XNOR)']
     parameters = sum(param.size for param in net.params())
@@ -239,7 +302,9 @@ def test_summary():
 
 
 def pack_program(*arguments):
-    return subprocess.run([sys.executable, f'{ROOT}/pack.py', *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, f'{ROOT}/pack.py', *map(str, arguments)], capture_output=True, text=True
+    )
 
 
 def test_the_program(tmp_path):
@@ -251,18 +316,24 @@ def test_the_program(tmp_path):
     arrays = read_npz(str(tmp_path / 'packed'))
     assert describe(arrays) == 'a packed binary net 784-100-100-10'
     assert result.stdout.splitlines() == [
-        'a binary net 784-100-100-10', *summary(arrays).splitlines(),
+        'a binary net 784-100-100-10',
+        *summary(arrays).splitlines(),
         f'{tmp_path}/mlp.model: {before:,} bytes',
-        f'{tmp_path}/packed: {after:,} bytes, {before / after:.1f} times smaller']
+        f'{tmp_path}/packed: {after:,} bytes, {before / after:.1f} times smaller',
+    ]
 
     net.bn1.gamma.array[:] = numpy.nan
     save_npz(str(tmp_path / 'broken'), net)
     for arguments, message in [
-            (('mlp.model', 'mlp.model'), 'mlp.model: this is the model itself; give another name'),
-            (('packed', 'again'), 'packed: this model is packed already'),
-            (('none', 'packed'), 'none: No such file or directory'),
-            (('mlp.model', 'no/folder'), 'no/folder: No such file or directory'),
-            (('broken', 'packed'), 'broken: bn1/gamma is not finite everywhere; such a net cannot be packed')]:
+        (('mlp.model', 'mlp.model'), 'mlp.model: this is the model itself; give another name'),
+        (('packed', 'again'), 'packed: this model is packed already'),
+        (('none', 'packed'), 'none: No such file or directory'),
+        (('mlp.model', 'no/folder'), 'no/folder: No such file or directory'),
+        (
+            ('broken', 'packed'),
+            'broken: bn1/gamma is not finite everywhere; such a net cannot be packed',
+        ),
+    ]:
         result = pack_program(*(tmp_path / name for name in arguments))
         assert (result.returncode, result.stdout) == (2, '')
         assert result.stderr == f'pack.py: {tmp_path}/{message}\n'

@@ -1,4 +1,5 @@
-"""Pictures of every kind become images as MNIST's are."""
+"""Pictures of all kinds become images like those of MNIST."""
+
 import numpy
 from PIL import Image
 import pytest
@@ -26,10 +27,18 @@ def turned(digit, path):
 KINDS = {
     'light on dark.png': lambda d, path: Image.fromarray(d).save(path),
     'dark on light.png': lambda d, path: Image.fromarray(255 - d).save(path),
-    'low contrast.png': lambda d, path: Image.fromarray((90 + d // 4).astype(numpy.uint8)).save(path),
-    'large.png': lambda d, path: Image.fromarray(d).resize((840, 840), Image.Resampling.BICUBIC).save(path),
-    'small.png': lambda d, path: Image.fromarray(d).resize((16, 16), Image.Resampling.BOX).save(path),
-    'photo.jpg': lambda d, path: Image.fromarray(255 - d).resize((280, 280)).convert('RGB').save(path),
+    'low contrast.png': lambda d, path: Image.fromarray((90 + d // 4).astype(numpy.uint8)).save(
+        path
+    ),
+    'large.png': lambda d, path: (
+        Image.fromarray(d).resize((840, 840), Image.Resampling.BICUBIC).save(path)
+    ),
+    'small.png': lambda d, path: (
+        Image.fromarray(d).resize((16, 16), Image.Resampling.BOX).save(path)
+    ),
+    'photo.jpg': lambda d, path: (
+        Image.fromarray(255 - d).resize((280, 280)).convert('RGB').save(path)
+    ),
     'print.jpeg': lambda d, path: Image.fromarray(255 - d).convert('CMYK').save(path),
     '16 bits.png': lambda d, path: Image.fromarray(d.astype(numpy.uint16) * 257).save(path),
     '1 bit.png': lambda d, path: Image.fromarray(d > 127).save(path),
@@ -37,7 +46,10 @@ KINDS = {
     'black ink.png': lambda d, path: transparent(d, 0).save(path),
     'white ink.png': lambda d, path: transparent(d, 255).save(path),
     'turned.jpg': turned,
-    'in a corner.png': lambda d, path: Image.fromarray(numpy.pad(d, ((0, 70), (50, 0)))).save(path)}
+    'in a corner.png': lambda d, path: Image.fromarray(numpy.pad(d, ((0, 70), (50, 0)))).save(
+        path
+    ),
+}
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -65,7 +77,9 @@ def test_mnist_stays_nearly_as_it_is(mnist, tmp_path):
     likeness = []
     for image in mnist[2][:50]:
         Image.fromarray(image).save(tmp_path / 'image.png')
-        likeness.append(numpy.corrcoef(read_digit(str(tmp_path / 'image.png')).ravel(), image.ravel())[0, 1])
+        likeness.append(
+            numpy.corrcoef(read_digit(str(tmp_path / 'image.png')).ravel(), image.ravel())[0, 1]
+        )
     assert numpy.median(likeness) > 0.97 and numpy.mean(likeness) > 0.95
 
 
@@ -89,8 +103,18 @@ def bad(folder, name):
     return str(path)
 
 
-@pytest.mark.parametrize('name', ['blank.png', 'one pixel.png', 'bomb.png', 'truncated.png', 'another format.png',
-                                  'text.png', 'empty.png'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'blank.png',
+        'one pixel.png',
+        'bomb.png',
+        'truncated.png',
+        'another format.png',
+        'text.png',
+        'empty.png',
+    ],
+)
 def test_bad_pictures_are_named(tmp_path, name):
     path = bad(tmp_path, name)
     with pytest.raises(ValueError) as e:
@@ -106,7 +130,10 @@ def test_a_missing_picture_keeps_the_words_of_the_system(tmp_path):
 def test_folders(tmp_path):
     for name in 'b.png', 'a.JPG', 'notes.txt', 'c.jpeg':
         (tmp_path / name).write_bytes(b'')
-    assert find_pictures([str(tmp_path), 'x']) == [*(str(tmp_path / name) for name in ('a.JPG', 'b.png', 'c.jpeg')), 'x']
+    assert find_pictures([str(tmp_path), 'x']) == [
+        *(str(tmp_path / name) for name in ('a.JPG', 'b.png', 'c.jpeg')),
+        'x',
+    ]
     (tmp_path / 'empty').mkdir()
     with pytest.raises(ValueError, match='holds no picture'):
         find_pictures([str(tmp_path / 'empty')])

@@ -1,4 +1,5 @@
 """fast.Adam against Chainer's Adam and the WeightClip hook, to the bit."""
+
 import chainer
 import numpy
 import pytest
@@ -27,23 +28,29 @@ def updated(Adam, shape, dtype, order='C', clip=None, add_to='optimizer', **hype
     return link.p.array, link.p.update_rule.state['m'], link.p.update_rule.state['v']
 
 
-SCALAR = pytest.param((), marks=pytest.mark.skipif(
-    numpy.__version__.startswith('1.'), reason='NumPy 1 computes with a 0-d array in float64'
-))
+SCALAR = pytest.param(
+    (),
+    marks=pytest.mark.skipif(
+        numpy.__version__.startswith('1.'), reason='NumPy 1 computes with a 0-d array in float64'
+    ),
+)
 
 
 @pytest.mark.parametrize('shape', [SCALAR, (0, 3), (10,), (1000, 784), (33, 31)])
-@pytest.mark.parametrize('hyperparameters', [
-    {},
-    {'beta1': 0.5, 'beta2': 0.9, 'eps': 0.1, 'eta': 0.3},
-    {'weight_decay_rate': 0.1},
-    {'amsgrad': True},
-    {'adabound': True},
-    {'clip': (-1, 1)},
-    {'clip': (-0.25, 0.5), 'eta': 0.3},
-    {'clip': (-0.25, 0.5), 'add_to': 'rule'},
-    {'clip': (-0.25, 0.5), 'amsgrad': True},
-])
+@pytest.mark.parametrize(
+    'hyperparameters',
+    [
+        {},
+        {'beta1': 0.5, 'beta2': 0.9, 'eps': 0.1, 'eta': 0.3},
+        {'weight_decay_rate': 0.1},
+        {'amsgrad': True},
+        {'adabound': True},
+        {'clip': (-1, 1)},
+        {'clip': (-0.25, 0.5), 'eta': 0.3},
+        {'clip': (-0.25, 0.5), 'add_to': 'rule'},
+        {'clip': (-0.25, 0.5), 'amsgrad': True},
+    ],
+)
 def test_the_same_as_chainers(shape, hyperparameters, dtype):
     if dtype == numpy.float16:
         hyperparameters = {'eps': 1e-3, **hyperparameters}

@@ -1,4 +1,5 @@
 """fast.BinaryMLP and fast.QuantizedMLP against the nets of net.py, to the bit."""
+
 import chainer
 import chainer.functions as F
 import numpy
@@ -92,10 +93,13 @@ def test_with_dropout_and_signed_pixels(attributes, fused):
     assert len(fused) == 15
 
 
-@pytest.mark.parametrize('attributes, expected', [
-    ({}, [False, True, True]),
-    ({'dropout_hidden': 0.5}, [False, False, False]),
-])
+@pytest.mark.parametrize(
+    'attributes, expected',
+    [
+        ({}, [False, True, True]),
+        ({'dropout_hidden': 0.5}, [False, False, False]),
+    ],
+)
 def test_which_products_use_xnor(attributes, expected, monkeypatch):
     """Those of signs alone: not of pixels, and not of activations after dropout."""
     from fast import xnor
@@ -144,26 +148,32 @@ def test_nan_stays_nan():
     assert all(equal(a, b) for a, b in zip(ours, theirs)) and numpy.isnan(ours[0]).any()
 
 
-@pytest.mark.parametrize('Net, sizes, x', [
-    (net.FloatMLP, (5, 4, 3, 1), numpy.zeros((6, 5), 'f')),
-    (net.BinaryMLP, (5, 1, 1, 1), numpy.zeros((6, 5), 'f')),
-    (net.BinaryMLP, (5, 4, 3, 1), numpy.zeros((5, 6), 'f').T),
-    (net.BinaryMLP, (5, 4, 3, 1), numpy.zeros((6, 5), numpy.float16)),
-])
+@pytest.mark.parametrize(
+    'Net, sizes, x',
+    [
+        (net.FloatMLP, (5, 4, 3, 1), numpy.zeros((6, 5), 'f')),
+        (net.BinaryMLP, (5, 1, 1, 1), numpy.zeros((6, 5), 'f')),
+        (net.BinaryMLP, (5, 4, 3, 1), numpy.zeros((5, 6), 'f').T),
+        (net.BinaryMLP, (5, 4, 3, 1), numpy.zeros((6, 5), numpy.float16)),
+    ],
+)
 def test_what_the_links_compute(Net, sizes, x):
     model = make(Net, *sizes)
     assert not can_fuse(x, model.l1, model.bn1)
 
 
-@pytest.mark.parametrize('config', [
-    {'train': False},
-    {'in_recomputing': True},
-    {'keep_graph_on_report': True},
-])
+@pytest.mark.parametrize(
+    'config',
+    [
+        {'train': False},
+        {'in_recomputing': True},
+        {'keep_graph_on_report': True},
+    ],
+)
 def test_when_the_links_compute(config):
     model, x = make(net.BinaryMLP, 5, 4, 3), numpy.zeros((6, 5), 'f')
     assert can_fuse(x, model.l1, model.bn1)
-    (name, value), = config.items()
+    ((name, value),) = config.items()
     with chainer.using_config(name, value):
         assert not can_fuse(x, model.l1, model.bn1)
 

@@ -1,4 +1,5 @@
 """The compiled loops against the NumPy and Chainer code they replace, to the bit."""
+
 import numpy
 import pytest
 
@@ -31,15 +32,18 @@ def test_quantizers(dtype, bits):
             assert equal(loops.quantize(a, bits), binarize(a))
 
 
-@pytest.mark.parametrize('array', [
-    numpy.zeros(3, numpy.float16),
-    numpy.zeros((3, 2), 'f').T,
-    numpy.zeros(3, '>f4'),
-    numpy.zeros(6, 'f')[::2],
-    numpy.zeros(3, int),
-    [0.0],
-    None,
-])
+@pytest.mark.parametrize(
+    'array',
+    [
+        numpy.zeros(3, numpy.float16),
+        numpy.zeros((3, 2), 'f').T,
+        numpy.zeros(3, '>f4'),
+        numpy.zeros(6, 'f')[::2],
+        numpy.zeros(3, int),
+        [0.0],
+        None,
+    ],
+)
 def test_what_the_loops_do_not_accept(array):
     assert not loops.accept(array)
     assert not loops.accept(numpy.zeros(3, 'f'), array)

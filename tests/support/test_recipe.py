@@ -1,4 +1,5 @@
-"""What the paper's recipe adds: each option's arithmetic, and that without them nothing changed."""
+"""The paper's recipe: the arithmetic of each option, and that the defaults change nothing."""
+
 import json
 import os
 
@@ -21,9 +22,22 @@ from weight_clip import WeightClip
 
 
 def prepared(folder, data, *arguments):
-    return train_mnist.prepare(train_mnist.parse_arguments([
-        '--data', str(data), '--unit', '20', '--batchsize', '50', '--out', str(folder), '--quiet',
-        *map(str, arguments)]))
+    return train_mnist.prepare(
+        train_mnist.parse_arguments(
+            [
+                '--data',
+                str(data),
+                '--unit',
+                '20',
+                '--batchsize',
+                '50',
+                '--out',
+                str(folder),
+                '--quiet',
+                *map(str, arguments),
+            ]
+        )
+    )
 
 
 def test_a_run_without_options_is_the_plain_one_to_the_bit(small_mnist, tmp_path):
@@ -41,7 +55,9 @@ def test_a_run_without_options_is_the_plain_one_to_the_bit(small_mnist, tmp_path
             losses.append(float(model.loss.array))
         assert row['main/loss'] == pytest.approx(numpy.mean(losses), rel=1e-6)
     for name, array in read_npz(str(tmp_path / 'mlp.model')).items():
-        if name.split('/')[0] in ('l1', 'bn1', 'l2', 'bn2', 'l3', 'bn3') and not name.endswith(('bits', '/N')):
+        if name.split('/')[0] in ('l1', 'bn1', 'l2', 'bn2', 'l3', 'bn3') and not name.endswith(
+            ('bits', '/N')
+        ):
             link, parameter = name.split('/')
             value = getattr(model.predictor[link], parameter)
             assert numpy.array_equal(chainer.as_array(value), array), name
@@ -55,7 +71,9 @@ def test_the_paper_sets_every_option():
 
 
 def test_what_is_given_stays():
-    args = train_mnist.parse_arguments(['--unit', '64', '--recipe', 'paper', '--dropout-hidden', '0.1'])
+    args = train_mnist.parse_arguments(
+        ['--unit', '64', '--recipe', 'paper', '--dropout-hidden', '0.1']
+    )
     assert (args.unit, args.dropout_hidden, args.dropout_input) == (64, 0.1, 0.2)
 
 
@@ -69,27 +87,33 @@ def test_squared_hinge():
     y[abs(abs(y) - 1) < 0.05] = 0  # away from the kink
     signs = numpy.where(numpy.arange(4) == t[:, None], 1, -1)
     margin = numpy.maximum(0, 1 - signs * y)
-    numpy.testing.assert_allclose(recipe.squared_hinge(y, t).array, (margin ** 2).mean())
+    numpy.testing.assert_allclose(recipe.squared_hinge(y, t).array, (margin**2).mean())
     variable = chainer.Variable(y)
     recipe.squared_hinge(variable, t).backward()
     numpy.testing.assert_allclose(variable.grad, -2 * signs * margin / y.size)
-    gradient_check.check_backward(lambda y: recipe.squared_hinge(y, t), y, None, dtype=numpy.float64)
+    gradient_check.check_backward(
+        lambda y: recipe.squared_hinge(y, t), y, None, dtype=numpy.float64
+    )
 
 
 def test_glorot_scales_the_update_of_each_weight(small_mnist, tmp_path):
     moved = []
     for arguments in [], ['--glorot']:
-        trainer = prepared(tmp_path / str(len(arguments)), small_mnist, '--clip', 'weights', *arguments)
-        params = {name: p for name, p in trainer.updater.get_optimizer('main').target.namedparams()}
+        trainer = prepared(
+            tmp_path / str(len(arguments)), small_mnist, '--clip', 'weights', *arguments
+        )
+        params = dict(trainer.updater.get_optimizer('main').target.namedparams())
         before = {name: p.array.astype(float) for name, p in params.items()}
         trainer.updater.update()
         moved.append({name: p.array - before[name] for name, p in params.items()})
     for name, plain in moved[0].items():
-        if name.endswith('/b'):  # batch normalization takes the bias out: it has no gradient to speak of
+        if name.endswith(
+            '/b'
+        ):  # batch normalization takes the bias out: it has no gradient to speak of
             continue
         scale = 1 / numpy.sqrt(1.5 / sum(plain.shape)) if name.endswith('/W') else 1
         inside = abs(plain) > 1e-5  # what moved at all
-        # The first step of Adam is alpha long: what the clip cuts short is left out.
+        # The first step of Adam has length alpha; the median leaves out what the clip cuts short.
         ratio = moved[1][name][inside] / plain[inside]
         assert numpy.median(ratio) == pytest.approx(scale, rel=1e-2), name
     assert recipe.glorot_scale(numpy.empty((1000, 784))) == pytest.approx(34.487, rel=1e-4)
@@ -97,16 +121,22 @@ def test_glorot_scales_the_update_of_each_weight(small_mnist, tmp_path):
 
 @pytest.mark.parametrize('epochs', [1, 4])
 def test_decay_from_the_first_epoch_to_the_last(small_mnist, tmp_path, epochs):
-    trainer = prepared(tmp_path, small_mnist, '--epoch', epochs, '--alpha', 0.01, '--final-alpha', 0.0001)
+    trainer = prepared(
+        tmp_path, small_mnist, '--epoch', epochs, '--alpha', 0.01, '--final-alpha', 0.0001
+    )
     optimizer = trainer.updater.get_optimizer('main')
     seen = []
-    trainer.extend(lambda trainer: seen.append(optimizer.alpha), name='watch', trigger=(1, 'iteration'),
-                   priority=10 ** 6)
+    trainer.extend(
+        lambda trainer: seen.append(optimizer.alpha),
+        name='watch',
+        trigger=(1, 'iteration'),
+        priority=10**6,
+    )
     trainer.run()
     assert len(seen) == 12 * epochs
     for epoch in range(epochs):
         expected = 0.01 * 0.01 ** (epoch / max(1, epochs - 1))
-        assert seen[12 * epoch:12 * epoch + 12] == pytest.approx([expected] * 12)
+        assert seen[12 * epoch : 12 * epoch + 12] == pytest.approx([expected] * 12)
 
 
 @pytest.mark.parametrize('Net', [BinaryMLP, QuantizedMLP, FloatMLP])
@@ -161,7 +191,9 @@ def test_the_epoch_is_chosen_by_images_that_training_never_sees(small_mnist, tmp
     assert result.stderr == ''
     rows = log_of(tmp_path)
     assert rows[0]['iteration'] == 8  # 400 images in minibatches of 50
-    best = max(rows, key=lambda row: row['validation/main/accuracy'])  # the first, if there are more
+    best = max(
+        rows, key=lambda row: row['validation/main/accuracy']
+    )  # the first, if there are more
     images, labels, test_images, test_labels = read_mnist(str(small_mnist))
     model = Unpacked('', read_npz(str(tmp_path / 'mlp.model')), chainer.get_device('@numpy'))
     held_out = (model.logits(images[400:]).argmax(axis=1) == labels[400:]).mean()
@@ -169,7 +201,8 @@ def test_the_epoch_is_chosen_by_images_that_training_never_sees(small_mnist, tmp
     assert held_out == pytest.approx(best['validation/main/accuracy'])
     assert result.stdout.splitlines()[-3] == (
         f'epoch {best["epoch"]}, chosen by the accuracy on the held-out images, {held_out:.4f}: '
-        f'test accuracy {test:.4f}')
+        f'test accuracy {test:.4f}'
+    )
 
 
 def test_a_damaged_best_model(small_mnist, tmp_path):
@@ -183,8 +216,26 @@ def test_a_damaged_best_model(small_mnist, tmp_path):
         assert str(best) in result.stderr
 
 
-EVERYTHING = ['--dropout-input', 0.2, '--dropout-hidden', 0.3, '--loss', 'hinge', '--alpha', 0.003, '--final-alpha', 1e-4,
-              '--glorot', '--init', 'uniform', '--signed-pixels', '--clip', 'weights', '--hold-out', 100]
+EVERYTHING = [
+    '--dropout-input',
+    0.2,
+    '--dropout-hidden',
+    0.3,
+    '--loss',
+    'hinge',
+    '--alpha',
+    0.003,
+    '--final-alpha',
+    1e-4,
+    '--glorot',
+    '--init',
+    'uniform',
+    '--signed-pixels',
+    '--clip',
+    'weights',
+    '--hold-out',
+    100,
+]
 
 
 def test_a_resumed_training_is_the_same(small_mnist, tmp_path):
@@ -208,7 +259,9 @@ def test_a_resumed_training_is_the_same(small_mnist, tmp_path):
 
 
 def test_the_options_are_printed(small_mnist, tmp_path):
-    lines = small(tmp_path, small_mnist, '--epoch', 1, '--glorot', '--alpha', 0.002).stdout.splitlines()
+    lines = small(
+        tmp_path, small_mnist, '--epoch', 1, '--glorot', '--alpha', 0.002
+    ).stdout.splitlines()
     assert lines[5:7] == ['# alpha: 0.002', '# glorot: True']
 
 
@@ -222,16 +275,28 @@ def test_the_float_net(small_mnist, tmp_path):
     x = numpy.random.uniform(0, 1, (40, 12)).astype('f')
     h = F.clip(net.bn1(F.linear(x, net.l1.W, net.l1.b)), -1.0, 1.0)
     h = F.clip(net.bn2(F.linear(h, net.l2.W, net.l2.b)), -1.0, 1.0)
-    numpy.testing.assert_allclose(net(x).array, net.bn3(F.linear(h, net.l3.W, net.l3.b)).array, rtol=1e-4, atol=1e-5)
+    numpy.testing.assert_allclose(
+        net(x).array, net.bn3(F.linear(h, net.l3.W, net.l3.b)).array, rtol=1e-4, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['--alpha', 0], 'argument --alpha: must be a number from 1e-12 to 10'),
-    (['--dropout-hidden', 'nan'], 'argument --dropout-hidden: must be a number from 0 to 0.99'),
-    (['--hold-out', 600], '--hold-out 600: there are 600 training images'),
-    (['--hold-out', 580], '--batchsize 50: there are 20 training images'),
-    (['--recipe', 'mine'], 'argument --recipe: invalid choice'),
-    (['--net', 'float', '--weight-bits', 2], 'argument --weight-bits: only for --net quantized; a float net has 32 bits')])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--alpha', 0], 'argument --alpha: must be a number from 1e-12 to 10'),
+        (
+            ['--dropout-hidden', 'nan'],
+            'argument --dropout-hidden: must be a number from 0 to 0.99',
+        ),
+        (['--hold-out', 600], '--hold-out 600: there are 600 training images'),
+        (['--hold-out', 580], '--batchsize 50: there are 20 training images'),
+        (['--recipe', 'mine'], 'argument --recipe: invalid choice'),
+        (
+            ['--net', 'float', '--weight-bits', 2],
+            'argument --weight-bits: only for --net quantized; a float net has 32 bits',
+        ),
+    ],
+)
 def test_bad_options(small_mnist, tmp_path, arguments, message):
     result = small(tmp_path, small_mnist, *arguments)
     assert result.returncode == 2 and result.stderr.count('\n') == 1

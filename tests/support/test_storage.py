@@ -1,4 +1,5 @@
-"""Files that are whole or not there, and npz files of strangers."""
+"""Files that are either complete or absent, and untrusted npz files."""
+
 import io
 import os
 import pickle
@@ -63,9 +64,17 @@ def test_what_chainer_saved_is_read_and_the_reverse(tmp_path):
     chainer.serializers.load_npz(path, L.BatchNormalization(3))
 
 
-@pytest.mark.parametrize('array', [
-    numpy.array(3), numpy.array('text'), numpy.array(''), numpy.zeros((0, 3)),
-    numpy.asfortranarray(numpy.arange(6).reshape(2, 3)), numpy.arange(6, dtype='>f4')])
+@pytest.mark.parametrize(
+    'array',
+    [
+        numpy.array(3),
+        numpy.array('text'),
+        numpy.array(''),
+        numpy.zeros((0, 3)),
+        numpy.asfortranarray(numpy.arange(6).reshape(2, 3)),
+        numpy.arange(6, dtype='>f4'),
+    ],
+)
 def test_any_array_of_numbers_or_text(tmp_path, array):
     path = str(tmp_path / 'a.npz')
     numpy.savez(path, a=array)
@@ -102,14 +111,26 @@ def pickled_array(path):
 
 
 HOSTILE = {
-    'huge shape': {'a.npy': npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000000)}")},
-    'negative shape': {'a.npy': npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -2)}", b'x' * 16)},
-    'no item size': {'a.npy': npy("{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000000,)}")},
-    'records': {'a.npy': npy("{'descr': [('x', '<f4')], 'fortran_order': False, 'shape': (1,)}", b'x' * 4)},
-    'code in the header': {'a.npy': npy("{'descr': __import__('os').getcwd(), 'shape': (1,)}", b'x' * 4)},
+    'huge shape': {
+        'a.npy': npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000000)}")
+    },
+    'negative shape': {
+        'a.npy': npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -2)}", b'x' * 16)
+    },
+    'no item size': {
+        'a.npy': npy("{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000000,)}")
+    },
+    'records': {
+        'a.npy': npy("{'descr': [('x', '<f4')], 'fortran_order': False, 'shape': (1,)}", b'x' * 4)
+    },
+    'code in the header': {
+        'a.npy': npy("{'descr': __import__('os').getcwd(), 'shape': (1,)}", b'x' * 4)
+    },
     'not an array': {'a.npy': b'text'},
     'an empty member': {'a.npy': b''},
-    'path upwards': {'../a.npy': npy("{'descr': '<f4', 'fortran_order': False, 'shape': ()}", b'x' * 4)},
+    'path upwards': {
+        '../a.npy': npy("{'descr': '<f4', 'fortran_order': False, 'shape': ()}", b'x' * 4)
+    },
     'another kind of file': {'a.txt': b'text'},
 }
 
@@ -137,8 +158,16 @@ def test_a_pickle_is_not_loaded(tmp_path):
 
 def test_a_zip_bomb(tmp_path):
     path = str(tmp_path / 'a.npz')
-    write_zip(path, {'a.npy': npy("{'descr': '<f4', 'fortran_order': False, 'shape': (25000000,)}",
-                                  bytes(100_000_000))}, zipfile.ZIP_DEFLATED)
+    write_zip(
+        path,
+        {
+            'a.npy': npy(
+                "{'descr': '<f4', 'fortran_order': False, 'shape': (25000000,)}",
+                bytes(100_000_000),
+            )
+        },
+        zipfile.ZIP_DEFLATED,
+    )
     with pytest.raises(ValueError, match='more than ten times its size'):
         read_npz(path)
 
@@ -160,10 +189,20 @@ def test_no_file(tmp_path):
         read_npz(str(tmp_path / 'none'))
 
 
-@pytest.mark.parametrize('change, message', [
-    (lambda arrays: arrays.pop('W'), 'W is missing'),
-    (lambda arrays: arrays.update(W=arrays['W'][:1]), r'W is float32\(1, 3\), not float32\(2, 3\)'),
-    (lambda arrays: arrays.update(W=arrays['W'] > 0), r'W is bool\(2, 3\), not float32\(2, 3\)')])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda arrays: arrays.pop('W'), 'W is missing'),
+        (
+            lambda arrays: arrays.update(W=arrays['W'][:1]),
+            r'W is float32\(1, 3\), not float32\(2, 3\)',
+        ),
+        (
+            lambda arrays: arrays.update(W=arrays['W'] > 0),
+            r'W is bool\(2, 3\), not float32\(2, 3\)',
+        ),
+    ],
+)
 def test_restoring_what_does_not_fit(change, message):
     serializer = chainer.serializers.DictionarySerializer()
     serializer.save(L.Linear(3, 2))
