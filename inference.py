@@ -24,6 +24,8 @@ from support.storage import read_npz, replacing
 class Unpacked:
     """A model that is not packed, with the interface of :class:`~deploy.packed.PackedMLP`."""
 
+    kernels = None
+
     def __init__(self, path, arrays, device):
         self.net = models.load(path, arrays)
         self.n_in = self.net.l1.W.shape[1]
@@ -157,7 +159,9 @@ def main(argv=None):
 
     with errors_as_one_line():
         model, words = load(args.model, args.gpu)
-        print(f'# {words}', flush=True)
+        print(f'# {words}')
+        if model.kernels:
+            print(f'# kernels: {model.kernels}', flush=True)
         if args.images:
             classify(model, args.images)
         else:

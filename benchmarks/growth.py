@@ -47,6 +47,7 @@ def main():
                             f'{HERE}/.out-{"-".join(map(str, key))}',
                         ],
                         threads,
+                        None,
                     )
     for _ in range(5):
         for (_, _, batch, _), contender in running.items():

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from train import HERE, ROOT, Contender, cpu, finish
+from train import HERE, LIMITS, ROOT, Contender, cpu, finish, kernels
 
 SIZES = [1, 10, 100, 250, 1000, 10000]
 
@@ -46,6 +46,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('model', metavar='MODEL')
     parser.add_argument('--rounds', type=int, default=15)
+    parser.add_argument('--isa', choices=LIMITS, help='limit all to an instruction set')
     args = parser.parse_args()
     threads = os.cpu_count()
 
@@ -68,7 +69,7 @@ def main():
                 print(f'skipped: {name}: there is no {os.path.relpath(interpreter, ROOT)}')
                 continue
             try:
-                running[name] = Contender(interpreter, script, arguments, threads)
+                running[name] = Contender(interpreter, script, arguments, threads, args.isa)
                 for size in SIZES:  # warm-up, compilation included
                     classes[name] = running[name].do(size)['result']
                 if name not in sizes:
@@ -92,7 +93,10 @@ def main():
                         statistics.median(seconds) / (1000 if size < 10 else 10000)
                     )
 
-    print(f'\n{cpu()}, {threads} threads; {args.rounds} rounds\n')
+    print(
+        f'\n{cpu(args.isa)}; our kernels: {kernels(args.isa)}; '
+        f'{threads} threads; {args.rounds} rounds\n'
+    )
     print(
         '| contender | images / s, median | minimum - maximum | best minibatch '
         '| ours is faster by | single image, µs | '

@@ -64,15 +64,28 @@ def contenders(args):
     return result
 
 
+# What limits each library to an instruction set. ONNX Runtime has no such switch.
+LIMITS = {
+    'avx2': {
+        'ATEN_CPU_CAPABILITY': 'avx2',
+        'MKL_ENABLE_INSTRUCTIONS': 'AVX2',
+        'NUMBA_CPU_NAME': 'haswell',
+        'ONEDNN_MAX_CPU_ISA': 'AVX2',
+        'OPENBLAS_CORETYPE': 'Haswell',
+    }
+}
+
+
 class Contender:
-    def __init__(self, interpreter, script, arguments, threads):
+    def __init__(self, interpreter, script, arguments, threads, isa):
         threads = str(threads)
-        # Each library chooses its kernels itself.
+        # Without a limit, each library chooses its kernels itself.
         environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(('OPENBLAS_', 'MKL_', 'ONEDNN_'))
+            if not name.startswith(('ATEN_', 'MKL_', 'NUMBA_', 'ONEDNN_', 'OPENBLAS_'))
         }
+        environment.update(LIMITS.get(isa, {}))
         self.process = subprocess.Popen(
             [interpreter, f'{HERE}/{script}', *map(str, arguments)],
             text=True,
@@ -118,9 +131,36 @@ def finish(running, *packages):
         contender.process.wait()
 
 
-def cpu():
+def cpu(isa):
+    """The CPU and those of its instruction sets that matter here, as a line of text."""
     with open('/proc/cpuinfo') as f:
-        return next(line.split(':')[1].strip() for line in f if line.startswith('model name'))
+        values = dict(line.split(':', 1) for line in f if ':' in line)
+    values = {name.strip(): value.strip() for name, value in values.items()}
+    known = (
+        'avx2',
+        'avx_vnni',
+        'avx512f',
+        'avx512_vnni',
+        'avx512_vpopcntdq',
+        'amx_int8',
+        'amx_bf16',
+    )
+    flags = values.get('flags', values.get('Features', '')).split()
+    line = f'{values.get("model name", platform.machine())}'
+    line += f' ({", ".join(name for name in known if name in flags)})'
+    return f'{line}, all but ONNX Runtime limited to {isa.upper()}' if isa else line
+
+
+def kernels(isa):
+    """The kernels that this project takes on the CPU."""
+    done = subprocess.run(
+        [f'{ROOT}/.venv/bin/python', '-c', 'from fast import cpu; print(cpu.describe())'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **LIMITS.get(isa, {})},
+    )
+    return done.stdout.strip() or 'NumPy'
 
 
 def main():
@@ -134,6 +174,7 @@ def main():
     parser.add_argument('--unit', type=int, default=1000)
     parser.add_argument('--layer', type=int, default=2)
     parser.add_argument('--batchsize', type=int, default=100)
+    parser.add_argument('--isa', choices=LIMITS, help='limit all to an instruction set')
     parser.add_argument(
         '--gpu', action='store_true', help='ours and PyTorch on the first CUDA device'
     )
@@ -145,7 +186,7 @@ def main():
             print(f'skipped: {name}: there is no {os.path.relpath(interpreter, ROOT)}')
             continue
         try:
-            running[name] = Contender(interpreter, script, arguments, args.threads)
+            running[name] = Contender(interpreter, script, arguments, args.threads, args.isa)
             first[name] = running[name].do(20)  # warm-up, compilation included
         except RuntimeError as e:
             print(f'skipped: {name}: {e}')
@@ -161,7 +202,8 @@ def main():
     epoch = 60000 / args.batchsize / args.steps
     floor = running.get('products alone')
     print(
-        f'\n{cpu()}, {args.threads} threads, Python {platform.python_version()}; '
+        f'\n{cpu(args.isa)}; our kernels: {kernels(args.isa)}; '
+        f'{args.threads} threads, Python {platform.python_version()}; '
         f'{args.rounds} rounds of '
         f'{args.steps} steps, batch {args.batchsize}, {args.layer} x {args.unit} units\n'
     )

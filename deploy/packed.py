@@ -184,10 +184,13 @@ class PackedMLP:
     Attributes:
         n_in (int): Number of pixels.
         n_out (int): Number of classes.
+        kernels (str): Instruction sets that the kernels use, or None.
 
     Raises:
         ValueError: If the arrays are not those of a packed model.
     """
+
+    kernels = None
 
     def __init__(self, arrays):
         describe(arrays)

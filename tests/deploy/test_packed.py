@@ -240,44 +240,6 @@ def test_flipped_bytes_are_refused_or_give_numbers(Way, tmp_path_factory, small_
     assert net.logits(numpy.zeros((2, net.n_in), numpy.uint8)).shape == (2, net.n_out)
 
 
-PROGRAM = """
-import sys
-import numpy
-from deploy.xnor import XnorMLP
-from fast.xnor import VNNI
-from support.storage import read_npz
-net = XnorMLP(read_npz(sys.argv[1]))
-images = numpy.random.RandomState(0).randint(0, 256, (50, net.n_in)).astype(numpy.uint8)
-numpy.save(sys.argv[2], net.logits(images))
-print(VNNI)
-"""
-
-
-@needs_numba
-@pytest.mark.parametrize('cpu', ['generic', 'haswell'])
-def test_without_the_instructions_of_this_cpu(tmp_path, small_packed, cpu):
-    if cpu != 'generic' and os.uname().machine != 'x86_64':
-        pytest.skip('not an x86 CPU')
-    save_arrays(str(tmp_path / 'packed'), small_packed)
-    result = subprocess.run(
-        [sys.executable, '-c', PROGRAM, tmp_path / 'packed', tmp_path / 'logits.npy'],
-        cwd=ROOT,
-        text=True,
-        env={
-            **os.environ,
-            'NUMBA_CPU_NAME': cpu,
-            'NUMBA_CPU_FEATURES': '',
-            'NUMBA_CACHE_DIR': str(tmp_path),
-        },
-        capture_output=True,
-    )
-    assert (result.stdout, result.stderr) == ('False\n', '')
-    images = numpy.random.RandomState(0).randint(0, 256, (50, 20)).astype(numpy.uint8)
-    assert numpy.array_equal(
-        numpy.load(tmp_path / 'logits.npy'), PackedMLP(small_packed).logits(images)
-    )
-
-
 def test_summary():
     net = QuantizedMLP(784, 100, 10, 2, 2, 3)
     arrays = fold(net)

@@ -1,0 +1,453 @@
+"""The inner loops for XNOR and for products of bytes, as LLVM code for the CPU's instructions.
+
+All of them compute the 32-bit sums of a block of 64 units in vector registers. Units are
+consecutive in the weights, so that one vector holds the same inputs of several units:
+
+- Products of bits, with AVX-512 VPOPCNTDQ or plain vectors: XOR and a population count of 64-bit
+  words, which LLVM translates to the best the CPU has.
+- Products of bits, with AVX2 or NEON: the bits that a unit's weights have for four inputs are
+  looked up in a table of 16 counts. The table depends on the four inputs. One shuffle instruction
+  looks up 32 (or 16) units, and four images share each load of the weights. The counts are added
+  as bytes, and widened before they can overflow.
+- Products of bytes: VPDPBUSD multiplies four unsigned bytes by four signed ones per 32-bit sum and
+  adds them; UDOT does so for unsigned weights. AVX2 has VPMADDUBSW, which adds pairs to 16 bits;
+  these are widened before they can overflow.
+
+Numba caches compiled functions by the file that defines them: after a change here, delete
+``fast/__pycache__``.
+"""
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fast import cpu
+
+UNITS = 64  # units of a block
+SEGMENT = 31  # bytes of inputs whose counts of disagreements fit into a byte
+LOOKUP = cpu.BITS in ('avx2', 'neon')  # how bits are multiplied
+
+binding.initialize_native_asmparser()
+
+INT8, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+
+
+def _int(value):
+    return ir.Constant(INT64, value)
+
+
+def _vector(element, count):
+    return ir.VectorType(element, count)
+
+
+def _splat(builder, value, vector):
+    """The value in every lane."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    zeros = ir.Constant(_vector(INT32, vector.count), [0] * vector.count)
+    first = builder.insert_element(undefined, value, ir.Constant(INT32, 0))
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+def _constant(vector, value):
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def _call(builder, name, result, *values):
+    function = ir.FunctionType(result, [value.type for value in values])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), values)
+
+
+def _array(context, builder, array_type, array, offset=None):
+    data = context.make_array(array_type)(context, builder, array).data
+    return data if offset is None else builder.gep(data, [offset])
+
+
+def _at(builder, data, vector, index=0, offset=None):
+    """Pointer to the vector of that index at an address, plus an offset in bytes."""
+    data = builder.bitcast(data, ir.PointerType(INT8))
+    if offset is not None:
+        data = builder.gep(data, [offset])
+    return builder.gep(builder.bitcast(data, ir.PointerType(vector)), [_int(index)])
+
+
+def _load(builder, pointer):
+    return builder.load(pointer, align=1)
+
+
+def _registers(builder, vector, count):
+    return [cgutils.alloca_once(builder, vector) for _ in range(count)]
+
+
+def _clear(builder, registers):
+    for register in registers:
+        builder.store(_constant(register.type.pointee, 0), register)
+
+
+def _update(builder, register, function, *values):
+    builder.store(function(builder.load(register), *values), register)
+
+
+def _zero_sums(builder, sums, images):
+    vector = _vector(INT32, 16)
+    for k in range(images * UNITS // vector.count):
+        builder.store(_constant(vector, 0), _at(builder, sums, vector, k), align=1)
+
+
+def _add_to(builder, pointer, value):
+    builder.store(builder.add(_load(builder, pointer), value), pointer, align=1)
+
+
+# Products of bytes: how a vector of sums takes four products per unit more, and becomes 32 bits.
+
+
+class _Vnni:
+    """VPDPBUSD. LLVM does not find it by itself, and its intrinsic differs between versions."""
+
+    def __init__(self, bits, assembly):
+        self.sums = self.weights = _vector(INT32, bits // 32)
+        function = ir.FunctionType(self.sums, [self.sums] * 3)
+        self.assembly = ir.InlineAsm(function, assembly, '=v,v,v,0')
+
+    def step(self, builder, sums, weights, inputs):
+        return builder.call(self.assembly, [inputs, weights, sums])
+
+    def widen(self, builder, sums):
+        return sums
+
+
+class _Maddubs:
+    """VPMADDUBSW and additions of 16 bits."""
+
+    sums, weights = _vector(INT16, 16), _vector(INT32, 8)
+
+    def step(self, builder, sums, weights, inputs):
+        operands = (builder.bitcast(value, _vector(INT8, 32)) for value in (inputs, weights))
+        pairs = _call(builder, 'llvm.x86.avx2.pmadd.ub.sw', self.sums, *operands)
+        return builder.add(sums, pairs)
+
+    def widen(self, builder, sums):
+        ones = _constant(self.sums, 1)
+        return _call(builder, 'llvm.x86.avx2.pmadd.wd', self.weights, sums, ones)
+
+
+class _Udot:
+    """UDOT, whose weights are unsigned, too."""
+
+    sums = weights = _vector(INT32, 4)
+
+    def step(self, builder, sums, weights, inputs):
+        operands = (builder.bitcast(value, _vector(INT8, 16)) for value in (inputs, weights))
+        return _call(builder, 'llvm.aarch64.neon.udot.v4i32.v16i8', self.sums, sums, *operands)
+
+    def widen(self, builder, sums):
+        return sums
+
+
+class _Plain:
+    """Vectors of 32 bits, for any CPU."""
+
+    sums = weights = _vector(INT32, 16)
+
+    def step(self, builder, sums, weights, inputs):
+        for byte in range(4):
+            up, down, mask = (_constant(self.sums, value) for value in (24 - 8 * byte, 24, 255))
+            weight = builder.ashr(builder.shl(weights, up), down)
+            value = builder.and_(builder.lshr(inputs, builder.sub(down, up)), mask)
+            sums = builder.add(sums, builder.mul(weight, value))
+        return sums
+
+    def widen(self, builder, sums):
+        return sums
+
+
+def _byte_product(images, way):
+    """Makes the intrinsic that multiplies bytes for so many images at a time."""
+    registers = UNITS * 32 // (way.weights.count * 32)
+    parts = max(1, images * registers // 8)  # of a block, so that all its sums fit into registers
+    registers //= parts
+
+    @intrinsic
+    def multiply(typingctx, sums, C, c_start, places, X, x_start, x_stride, n_groups, every):
+        def codegen(context, builder, signature, args):
+            kinds = signature.args
+            out = _array(context, builder, kinds[0], args[0])
+            weights = _array(context, builder, kinds[1], args[1], args[2])
+            rows = _array(context, builder, kinds[3], args[3], args[5])
+            inputs = [_array(context, builder, kinds[4], args[4], args[5])]
+            for _ in range(images - 1):
+                inputs.append(builder.gep(inputs[-1], [args[6]]))
+            n_groups, every = args[7:]
+            accumulators = [_registers(builder, way.sums, registers) for _ in inputs]
+            # A register alone would wait for its last addition: two groups at a time, then.
+            unroll = max(1, 8 // (images * registers))
+            more = [
+                [_registers(builder, way.sums, registers) for _ in inputs]
+                for _ in range(unroll - 1)
+            ]
+            sets = [accumulators, *more]
+
+            def group(i, part, accumulators):
+                row = builder.zext(_load(builder, builder.gep(rows, [i])), INT64) if sparse else i
+                offset = builder.mul(row, _int(4 * UNITS))
+                values = [
+                    _splat(builder, _load(builder, builder.gep(x, [i])), way.weights)
+                    for x in inputs
+                ]
+                for k in range(registers):
+                    at = _at(builder, weights, way.weights, part * registers + k, offset)
+                    loaded = _load(builder, at)
+                    for value, registers_of_image in zip(values, accumulators):
+                        _update(
+                            builder,
+                            registers_of_image[k],
+                            lambda s, c=loaded, x=value: way.step(builder, s, c, x),
+                        )
+
+            def chunk(start, stop, part):
+                for accumulators in sets:
+                    for registers_of_image in accumulators:
+                        _clear(builder, registers_of_image)
+                with cgutils.for_range_slice(builder, start, stop, _int(unroll)) as (i, _):
+                    for k, accumulators in enumerate(sets):
+                        group(builder.add(i, _int(k)), part, accumulators)
+                for image in range(images):
+                    for k in range(registers):
+                        total = builder.load(sets[0][image][k])
+                        for other in sets[1:]:
+                            total = builder.add(total, builder.load(other[image][k]))
+                        total = way.widen(builder, total)
+                        index = image * registers * parts + part * registers + k
+                        _add_to(builder, _at(builder, out, total.type, index), total)
+
+            _zero_sums(builder, out, images)
+            for part in range(parts):
+                with cgutils.for_range_slice(builder, _int(0), n_groups, every) as (start, _):
+                    stop = builder.add(start, every)
+                    stop = builder.select(builder.icmp_signed('<', stop, n_groups), stop, n_groups)
+                    chunk(start, stop, part)
+            return context.get_dummy_value()
+
+        sparse = images == 1
+        i64 = types.int64
+        return types.void(sums, C, i64, places, X, i64, i64, i64, i64), codegen
+
+    return multiply
+
+
+_WAYS = {
+    'avx512vnni': lambda: _Vnni(512, 'vpdpbusd $2, $1, $0'),
+    'avxvnni': lambda: _Vnni(256, '{vex} vpdpbusd $2, $1, $0'),
+    'avx2': _Maddubs,
+    'dotprod': _Udot,
+    'plain': _Plain,
+}
+_way = _WAYS[cpu.BYTES]()
+
+# sums[u] = dot(x[i], C[places[i], u]), of 4 inputs and 4 weights each, added up over the groups i
+# of an image; C[i, u] for two images. After ``every`` groups, the sums are widened to 32 bits.
+multiply_one = _byte_product(1, _way)
+multiply_two = _byte_product(2, _way)
+plain_multiply_one = _byte_product(1, _Plain())
+plain_multiply_two = _byte_product(2, _Plain())
+
+
+def groups_between_widenings(greatest_input, greatest_weight):
+    """How many groups of 4 products a sum can take, or 0 if not even one."""
+    if cpu.BYTES != 'avx2':
+        return 2**30
+    return (2**15 - 1) // (2 * greatest_input * greatest_weight)
+
+
+# Products of bits.
+
+
+@intrinsic
+def count_words(typingctx, sums, W, w_start, X, x_start, words):
+    """sums[u] = -popcount(W[w, u] ^ X[w]), added up over the given number of words w."""
+
+    def codegen(context, builder, signature, args):
+        kinds = signature.args
+        out = _array(context, builder, kinds[0], args[0])
+        w = _array(context, builder, kinds[1], args[1], args[2])
+        x = _array(context, builder, kinds[3], args[3], args[4])
+        lanes = _vector(INT64, 8)
+        accumulators = _registers(builder, lanes, UNITS // lanes.count)
+        _clear(builder, accumulators)
+        with cgutils.for_range(builder, args[5]) as loop:
+            word = _splat(builder, _load(builder, builder.gep(x, [loop.index])), lanes)
+            offset = builder.mul(loop.index, _int(8 * UNITS))
+            for k, register in enumerate(accumulators):
+                weights = _load(builder, _at(builder, w, lanes, k, offset))
+                count = _call(builder, 'llvm.ctpop.v8i64', lanes, builder.xor(weights, word))
+                _update(builder, register, builder.sub, count)
+        both = ir.Constant(_vector(INT32, 16), list(range(16)))
+        for k in range(0, len(accumulators), 2):
+            # Sums are stored as activate loads them: a load of two stores would wait for both.
+            halves = [
+                builder.trunc(builder.load(register), _vector(INT32, 8))
+                for register in accumulators[k : k + 2]
+            ]
+            total = builder.shuffle_vector(*halves, both)
+            builder.store(total, _at(builder, out, both.type, k // 2), align=1)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(sums, W, i64, X, i64, i64), codegen
+
+
+def _lookup(images):
+    """Makes the intrinsic that looks counts up for so many images at a time."""
+    lanes = _vector(INT8, 32 if cpu.BITS == 'avx2' else 16)
+    registers = 2  # of each image at a time
+
+    def shuffle(builder, table, index):
+        if lanes.count == 32:
+            return _call(builder, 'llvm.x86.avx2.pshuf.b', lanes, table, index)
+        return _call(builder, 'llvm.aarch64.neon.tbl1.v16i8', lanes, table, index)
+
+    @intrinsic
+    def count(typingctx, sums, W, w_start, tables, stride, size):
+        def codegen(context, builder, signature, args):
+            kinds = signature.args
+            out = _array(context, builder, kinds[0], args[0])
+            w = _array(context, builder, kinds[1], args[1], args[2])
+            table = _array(context, builder, kinds[3], args[3])
+            stride, size = args[4:]
+            accumulators = [_registers(builder, lanes, registers) for _ in range(images)]
+            small, wide = _vector(INT8, 16), _vector(INT32, lanes.count)
+            repeat = ir.Constant(_vector(INT32, lanes.count), [i % 16 for i in range(lanes.count)])
+
+            def load_table(image, offset):
+                at = builder.gep(table, [builder.mul(_int(image), stride)])
+                value = _load(builder, _at(builder, at, small, 0, offset))
+                return builder.shuffle_vector(value, ir.Constant(small, ir.Undefined), repeat)
+
+            def byte(i, part):
+                row = builder.mul(i, _int(UNITS))
+                low, high = [], []
+                for k in range(registers):
+                    loaded = _load(builder, _at(builder, w, lanes, part * registers + k, row))
+                    low.append(builder.and_(loaded, _constant(lanes, 15)))
+                    high.append(builder.lshr(loaded, _constant(lanes, 4)))
+                for image in range(images):
+                    for half, indices in enumerate((low, high)):
+                        offset = builder.add(builder.mul(i, _int(32)), _int(16 * half))
+                        found = load_table(image, offset)
+                        for register, index in zip(accumulators[image], indices):
+                            counts = shuffle(builder, found, index)
+                            _update(builder, register, builder.add, counts)
+
+            _zero_sums(builder, out, images)
+            for part in range(UNITS // (registers * lanes.count)):
+                with cgutils.for_range_slice(builder, _int(0), size, _int(SEGMENT)) as (start, _):
+                    stop = builder.add(start, _int(SEGMENT))
+                    stop = builder.select(builder.icmp_signed('<', stop, size), stop, size)
+                    for of_image in accumulators:
+                        _clear(builder, of_image)
+                    with cgutils.for_range_slice(builder, start, stop, _int(1)) as (i, _):
+                        byte(i, part)
+                    for image, of_image in enumerate(accumulators):
+                        for k, register in enumerate(of_image):
+                            counts = builder.zext(builder.load(register), wide)
+                            index = image * UNITS // lanes.count + part * registers + k
+                            _add_to(builder, _at(builder, out, wide, index), builder.neg(counts))
+            return context.get_dummy_value()
+
+        i64 = types.int64
+        return types.void(sums, W, i64, tables, i64, i64), codegen
+
+    return count
+
+
+# sums[u] = minus the number of inputs that disagree with unit u. tables has the counts for each
+# half of each byte of inputs.
+count_one = _lookup(1)
+count_four = _lookup(4)
+
+
+@intrinsic
+def copy_table(typingctx, tables, start, source, source_start):
+    """Copies 16 bytes."""
+
+    def codegen(context, builder, signature, args):
+        kinds, small = signature.args, _vector(INT8, 16)
+        to = _array(context, builder, kinds[0], args[0], args[1])
+        table = _load(builder, _at(builder, _array(context, builder, kinds[2], *args[2:]), small))
+        builder.store(table, _at(builder, to, small), align=1)
+        return context.get_dummy_value()
+
+    return types.void(tables, types.int64, source, types.int64), codegen
+
+
+@intrinsic
+def finish(
+    typingctx, sums, start, offset, T, t_start, n_thresholds, Y, y_start, as_bits, S, s_start
+):
+    """Writes the levels of a block, or its sums 2 sums[u] + offset if there are no thresholds.
+
+    The level of unit u is the number of thresholds that its sum reaches. It is written as a byte,
+    or as a bit if there is one threshold and the next layer multiplies bits.
+    """
+
+    def codegen(context, builder, signature, args):
+        kinds = signature.args
+        lanes = _vector(INT32, 16)
+        data = _array(context, builder, kinds[0], args[0], args[1])
+        offset = _splat(builder, builder.trunc(args[2], INT32), lanes)
+        t = _array(context, builder, kinds[3], args[3], args[4])
+        y = _array(context, builder, kinds[6], args[6], args[7])
+        values = []
+        for k in range(UNITS // lanes.count):
+            value = _load(builder, _at(builder, data, lanes, k))
+            values.append(builder.add(builder.add(value, value), offset))
+
+        def reached(j):
+            """Which units reach threshold j, as vectors of truth values."""
+            row = builder.mul(j, _int(4 * UNITS))
+            return [
+                builder.icmp_signed('>=', value, _load(builder, _at(builder, t, lanes, k, row)))
+                for k, value in enumerate(values)
+            ]
+
+        last = builder.icmp_signed('==', args[5], _int(0))
+        with builder.if_else(last) as (then, otherwise):
+            with then:
+                s = _array(context, builder, kinds[9], args[9], args[10])
+                for k, value in enumerate(values):
+                    builder.store(value, _at(builder, s, lanes, k), align=1)
+            with otherwise:
+                with builder.if_else(args[8]) as (bits, levels):
+                    with bits:
+                        for k, truth in enumerate(reached(_int(0))):
+                            word = builder.bitcast(truth, ir.IntType(lanes.count))
+                            builder.store(word, _at(builder, y, word.type, k), align=1)
+                    with levels:
+                        counts = _registers(builder, lanes, len(values))
+                        _clear(builder, counts)
+                        with cgutils.for_range(builder, args[5]) as loop:
+                            for register, truth in zip(counts, reached(loop.index)):
+                                _update(builder, register, builder.add, builder.zext(truth, lanes))
+                        for k, register in enumerate(counts):
+                            level = builder.trunc(
+                                builder.load(register), _vector(INT8, lanes.count)
+                            )
+                            builder.store(level, _at(builder, y, level.type, k), align=1)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(sums, i64, i64, T, i64, i64, Y, i64, types.boolean, S, i64), codegen
+
+
+@intrinsic
+def signs(typingctx, A, start):
+    """The word whose bit i is set if A[start + i] >= 0."""
+
+    def codegen(context, builder, signature, args):
+        vector = _vector(context.get_data_type(signature.args[0].dtype), 64)
+        data = _array(context, builder, signature.args[0], *args)
+        numbers = _load(builder, _at(builder, data, vector))
+        positive = builder.fcmp_ordered('>=', numbers, ir.Constant(vector, [0.0] * 64))
+        return builder.bitcast(positive, INT64)
+
+    return types.uint64(A, types.int64), codegen
