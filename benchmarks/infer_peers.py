@@ -33,9 +33,7 @@ def folded():
 
 
 def onnx_graph(integer):
-    """The net as ONNX: in floats, or with pixels, weights and activations in 8 bits and sums in
-    32.
-    """
+    """The net as ONNX: in floats, or in 8 bits with sums of 32 bits."""
     from onnx import TensorProto, helper, numpy_helper
 
     weights, thresholds, scale, shift = folded()
@@ -95,14 +93,29 @@ def onnx_graph(integer):
 
 def onnx():
     import onnxruntime
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantType,
+        quantize_dynamic,
+        quantize_static,
+    )
+
+    class Reader(CalibrationDataReader):
+        batches = iter([{'pixels': images[i : i + 100]} for i in range(0, 1000, 100)])
+
+        def get_next(self):
+            return next(self.batches, None)
 
     model = onnx_graph(how == 'integer')
-    if how == 'int8':
+    if how in ('dynamic', 'static'):
         with tempfile.TemporaryDirectory() as folder:
             with open(f'{folder}/float', 'wb') as f:
                 f.write(model)
-            quantize_dynamic(f'{folder}/float', f'{folder}/int8', weight_type=QuantType.QInt8)
+            names = f'{folder}/float', f'{folder}/int8'
+            if how == 'static':
+                quantize_static(*names, Reader(), weight_type=QuantType.QInt8)
+            else:
+                quantize_dynamic(*names, weight_type=QuantType.QInt8)
             with open(f'{folder}/int8', 'rb') as f:
                 model = f.read()
     options = onnxruntime.SessionOptions()

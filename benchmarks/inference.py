@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Times inference against the alternatives, interleaved in one run on one machine.
 
-    .venv/bin/python benchmarks/inference.py MODEL [--rounds 15]
+    .venv/bin/python benchmarks/inference.py MODEL [MORE ...] [--rounds 7] [--isa avx2]
 
-MODEL is the ``mlp.model`` of a binary net. Each contender is a process that gets the same net in
+MODEL is the ``mlp.model`` of a binary net, MORE those of nets of the same shape with more bits,
+whose packed forms get rows of their own. Each contender is a process that gets the same net in
 the form fastest for it and classifies the 10,000 test images, from uint8 pixels to classes, in
 minibatches of several sizes; the table shows the best size, and the time of a single image. In a
 round, each contender does so in turn for 0.3 s. The last column counts the classes that differ
@@ -23,19 +24,34 @@ from train import HERE, LIMITS, ROOT, Contender, cpu, finish, kernels
 SIZES = [1, 10, 100, 250, 1000, 10000]
 
 
+def pack(model, folder):
+    """Packs a model, and returns the name of its row and the packed file."""
+    packed = f'{folder}/{len(os.listdir(folder))}'
+    done = subprocess.run(
+        [f'{ROOT}/.venv/bin/python', f'{ROOT}/pack.py', model, packed],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    words = done.stdout.splitlines()[0]
+    bits = words[words.index(', ') :] if ', ' in words else ''
+    return f'ours, packed{bits}', packed
+
+
 def contenders(model, packed, threads):
     """Name -> (interpreter, script, arguments) of each."""
     ours, torch = f'{ROOT}/.venv/bin/python', f'{HERE}/.venv-torch/bin/python'
     return {
         'ours, float': (ours, 'infer_ours.py', [model]),
-        'ours, packed': (ours, 'infer_ours.py', [packed]),
+        **{name: (ours, 'infer_ours.py', [path]) for name, path in packed.items()},
         **{
             name: (torch, 'infer_peers.py', [how, model, threads])
             for name, how in (
                 ('PyTorch eager, fp32', 'eager'),
                 ('PyTorch compiled, fp32', 'compiled'),
                 ('ONNX Runtime, fp32', 'fp32'),
-                ('ONNX Runtime, int8 (dynamic quantization)', 'int8'),
+                ('ONNX Runtime, int8 (quantize_dynamic)', 'dynamic'),
+                ('ONNX Runtime, int8 (quantize_static)', 'static'),
                 ('ONNX Runtime, int8 (integer graph by hand)', 'integer'),
             )
         },
@@ -45,22 +61,16 @@ def contenders(model, packed, threads):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('model', metavar='MODEL')
-    parser.add_argument('--rounds', type=int, default=15)
+    parser.add_argument('more', metavar='MORE', nargs='*')
+    parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--isa', choices=LIMITS, help='limit all to an instruction set')
     args = parser.parse_args()
     threads = os.cpu_count()
 
     with tempfile.TemporaryDirectory() as folder:
-        packed = f'{folder}/packed'
-        subprocess.run(
-            [f'{ROOT}/.venv/bin/python', f'{ROOT}/pack.py', args.model, packed],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        sizes = {
-            'ours, float': os.path.getsize(args.model),
-            'ours, packed': os.path.getsize(packed),
-        }
+        packed = dict(pack(model, folder) for model in [args.model, *args.more])
+        sizes = {name: os.path.getsize(path) for name, path in packed.items()}
+        sizes['ours, float'] = os.path.getsize(args.model)
         running, classes = {}, {}
         for name, (interpreter, script, arguments) in contenders(
             args.model, packed, threads
@@ -113,6 +123,8 @@ def main():
     ):
         times = c.times[best[name]]
         differ = sum(a != b for a, b in zip(classes[name], classes['ours, float']))
+        if name in packed and name != 'ours, packed':
+            differ = ''  # it is another net
         # Ratios within a round, so that the drift of the machine's speed cancels.
         ratio = statistics.median(t / o for t, o in zip(times, ours))
         print(

@@ -6,6 +6,8 @@ compiles for that CPU, and the kernels follow: ``haswell`` stands for AVX2, any 
 plain vectors, and ``NUMBA_CPU_FEATURES`` adds to either (for example ``+avxvnni``).
 """
 
+import platform
+
 import llvmlite.binding
 import numba
 
@@ -27,11 +29,17 @@ BIT_KERNELS = {
 
 
 def _instruction_sets():
-    listed = {item[1:] for item in (numba.config.CPU_FEATURES or '').split(',') if item[:1] == '+'}
-    if numba.config.CPU_NAME not in (None, 'host'):
-        return listed | {'haswell': {'avx2'}}.get(numba.config.CPU_NAME, set()) | {'plain'}
-    host = llvmlite.binding.get_host_cpu_features()
-    return listed | {name for name, present in host.items() if present} | {'plain'}
+    features = (numba.config.CPU_FEATURES or '').split(',')
+    present = {'plain'} | {feature[1:] for feature in features if feature.startswith('+')}
+    if platform.machine() in ('aarch64', 'arm64'):
+        present.add('neon')  # every 64-bit ARM CPU has it
+    name = numba.config.CPU_NAME
+    if name == 'haswell':
+        present.add('avx2')
+    elif not name or name == 'host':
+        host = llvmlite.binding.get_host_cpu_features()
+        present |= {feature for feature, there in host.items() if there}
+    return present
 
 
 _present = _instruction_sets()
