@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 from train import HERE, LIMITS, ROOT, Contender, cpu, finish, kernels
 
@@ -92,12 +91,9 @@ def main():
         for _ in range(args.rounds):
             for size in SIZES:
                 for contender in running.values():
-                    time.sleep(
-                        0.2
-                    )  # until the previous threads, which wait for work by spinning, are asleep
                     seconds = []
                     while sum(seconds) < 0.3:
-                        contender.last = contender.do(size)
+                        contender.last = contender.do(size, pause=0 if seconds else 0.3)
                         seconds.append(contender.last['seconds'])
                     contender.times[size].append(
                         statistics.median(seconds) / (1000 if size < 10 else 10000)

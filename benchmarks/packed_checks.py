@@ -22,8 +22,8 @@ from numba.extending import intrinsic
 from data import read_mnist, to_input
 from deploy.fold import fold
 from deploy.packed import PackedMLP
-from deploy.xnor import XnorMLP
-from fast.xnor import hidden_layer
+from deploy.xnor import NO_SUMS, XnorMLP
+from fast import cpu
 from net import BinaryMLP
 from support import models
 from support.program import MNIST
@@ -84,9 +84,8 @@ def roofline():
     memory = numpy.random.RandomState(0).randint(0, 2**62, 4104).astype(numpy.uint64)
     words = memory[-memory.ctypes.data // 8 % 8 :][:2048]
     numpy.random.seed(0)
-    net = XnorMLP(fold(BinaryMLP(784, 1024, 10)))
-    W, greatest = net.weights[0]
-    X = numpy.random.RandomState(0).randint(0, 2**62, (500, 1, 16)).astype(numpy.uint64)
+    layer, arguments = XnorMLP(fold(BinaryMLP(784, 1024, 10))).layers[1]
+    X = numpy.random.RandomState(0).randint(0, 256, (500, 128)).astype(numpy.uint8)
     Y = numpy.empty_like(X)
     rates = {'alone': [], 'in the hidden layer': []}
     for _ in range(100):
@@ -94,8 +93,8 @@ def roofline():
             ('alone', lambda: peak(words, 1, 500), words.size * 500),
             (
                 'in the hidden layer',
-                lambda: hidden_layer(X, W, net.thresholds[1], greatest, Y),
-                W.size * len(X),
+                lambda: layer(X, *arguments, Y, NO_SUMS),
+                1024 * 16 * len(X),
             ),
         ):
             start = time.perf_counter()
@@ -104,7 +103,8 @@ def roofline():
     alone, layer = (statistics.median(rate) for rate in rates.values())
     share = statistics.median(b / a for a, b in zip(*rates.values()))
     print(
-        f'\nXOR, popcount and addition: {alone:.1f} billion 64-bit words per second; '
+        f'\n{cpu.describe()}. XOR, popcount and addition: '
+        f'{alone:.1f} billion 64-bit words per second; '
         'in the hidden layer (1024 x 1024, '
         f'500 images): {layer:.1f}, {100 * share:.0f} % of that'
     )

@@ -86,6 +86,8 @@ class Contender:
             if not name.startswith(('ATEN_', 'MKL_', 'NUMBA_', 'ONEDNN_', 'OPENBLAS_'))
         }
         environment.update(LIMITS.get(isa, {}))
+        # PyTorch must not load what it compiled for another instruction set.
+        environment['TORCHINDUCTOR_CACHE_DIR'] = f'{HERE}/.out-inductor-{isa}'
         self.process = subprocess.Popen(
             [interpreter, f'{HERE}/{script}', *map(str, arguments)],
             text=True,
@@ -101,10 +103,9 @@ class Contender:
     def answer(self):
         return self.process.stdout.readline().strip()
 
-    def do(self, number):
-        time.sleep(
-            0.3
-        )  # till the threads of the one before, which wait for more work awake, are asleep
+    def do(self, number, pause=0.3):
+        # Until the threads of the previous contender, which wait for work by spinning, are asleep.
+        time.sleep(pause)
         print(number, file=self.process.stdin, flush=True)
         answer = self.answer()
         if not answer:
