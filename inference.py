@@ -62,7 +62,7 @@ def load(path, gpu):
         words = packed.describe(arrays)
         if fast.missing:
             print(
-                '# computed by NumPy, many times slower than by Numba, which cannot be imported: '
+                '# computed by NumPy, many times slower than by Numba, which cannot be used: '
                 f'{fast.missing}'
             )
             return packed.PackedMLP(arrays), words

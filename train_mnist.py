@@ -25,8 +25,8 @@ from support import models, recipe
 from support.arguments import check_arguments, parse_arguments, print_arguments
 from support.program import errors_as_one_line, get_device
 from support.report import COLUMNS, Evaluator, FailOnNonFinite, Graph, PrintReport, Report
-from support.snapshot import Snapshot, how_to_resume, identity, resume, resume_newest
-from support.storage import BadFile, lock, save_npz
+from support.snapshot import Snapshot, claim, how_to_resume, identity
+from support.storage import BadFile, save_npz
 from weight_clip import WeightClip
 
 
@@ -101,27 +101,24 @@ def prepare(args):
         trainer.extend(extensions.ProgressBar(update_interval=10), trigger=lambda trainer: True)
     trainer.extend(Snapshot(run))
 
-    # Resume from a snapshot; from the lock on, files are written
-    if args.resume not in (None, 'auto'):
-        resume(args.resume, trainer)
-    trainer.lock = lock(args.out)
-    if args.resume == 'auto':
-        resume_newest(trainer)
+    # Resume from a snapshot, and lock the folder
+    trainer.lock = claim(args, trainer)
     return trainer
 
 
 def train(args, trainer):
     """Runs the trainer, and saves the net and the optimizer."""
-    with numpy.errstate(all='ignore'):  # FailOnNonFinite reports a loss that is not finite
-        trainer.run(show_loop_exception_msg=False)
-    if args.hold_out:
-        trainer.get_extension('ChooseEpoch').restore(trainer)
-    optimizer = trainer.updater.get_optimizer('main')
-    print('save the model')
-    save_npz(os.path.join(trainer.out, 'mlp.model'), optimizer.target.predictor)
-    print('save the optimizer')
-    save_npz(os.path.join(trainer.out, 'mlp.state'), optimizer)
-    trainer.get_extension('Report').draw(trainer)
+    with trainer.lock:
+        with numpy.errstate(all='ignore'):  # FailOnNonFinite reports a loss that is not finite
+            trainer.run(show_loop_exception_msg=False)
+        if args.hold_out:
+            trainer.get_extension('ChooseEpoch').restore(trainer)
+        optimizer = trainer.updater.get_optimizer('main')
+        print('save the model')
+        save_npz(os.path.join(trainer.out, 'mlp.model'), optimizer.target.predictor)
+        print('save the optimizer')
+        save_npz(os.path.join(trainer.out, 'mlp.state'), optimizer)
+        trainer.get_extension('Report').draw(trainer)
 
 
 def main(argv=None):

@@ -17,9 +17,11 @@ def compiled(loop):
         import numba
 
         return numba.njit(loop, cache=True, error_model='numpy')
-    except (ImportError, RuntimeError) as e:  # RuntimeError: there is no folder for the cache
+    except RuntimeError as e:  # There is no folder in which Numba could cache.
+        missing = ValueError(f'set NUMBA_CACHE_DIR to a folder that it can write to ({e})')
+    except (ImportError, OSError) as e:  # OSError: llvmlite's library cannot be loaded
         missing = e
-        return None
+    return None
 
 
 def accept(*arrays):

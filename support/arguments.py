@@ -1,10 +1,11 @@
 """The options of train_mnist.py: table, defaults, the paper's values, and checks."""
 
 import argparse
-import os
 
 import fast
+from support import memory
 from support.program import MNIST, Parser, number, real
+from support.report import why_no_pictures
 
 DEFAULTS = {
     'net': 'binary',
@@ -18,6 +19,7 @@ DEFAULTS = {
     'out': 'result',
     'initmodel': None,
     'resume': None,
+    'overwrite': False,
     'quiet': False,
 }
 
@@ -109,6 +111,11 @@ def _parser():
         nargs='?',
         const='auto',
         help='snapshot to resume from; without FILE (or with "auto"), the newest in --out',
+    )
+    add(
+        '--overwrite',
+        action='store_true',
+        help='replace an earlier training in --out, which is refused otherwise',
     )
     add('--quiet', action='store_true', help='no progress bar')
 
@@ -225,9 +232,10 @@ def print_arguments(args):
     for name, value in recipe_options(args).items():
         print(f'# {option(name)[2:]}: {value}')
     if args.gpu < 0 and fast.missing:
-        print(
-            f'# computed by NumPy, slower than by Numba, which cannot be imported: {fast.missing}'
-        )
+        print(f'# computed by NumPy, slower than by Numba, which cannot be used: {fast.missing}')
+    problem = why_no_pictures()
+    if problem:
+        print(f'# no pictures will be drawn: Matplotlib cannot be imported: {problem}')
     print()
     print(f'load {"MNIST dataset" if args.data == MNIST else args.data}', flush=True)
 
@@ -253,9 +261,9 @@ def check_arguments(args, n_images, n_in, n_out):
         )
     sizes = [n_in] + [args.unit] * args.layer + [n_out]
     need = 4 * 4 * sum(a * b for a, b in zip(sizes, sizes[1:]))
-    have = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    have = memory.available()
     if need > have:
         raise ValueError(
-            f'--unit {args.unit} --layer {args.layer}: training would take {need / 1e9:.0f} GB, '
-            f'and this machine has {have / 1e9:.0f}'
+            f'--unit {args.unit} --layer {args.layer}: training would take {need / 1e9:.1f} GB, '
+            f'and there are {have / 1e9:.1f}'
         )

@@ -1,5 +1,6 @@
 """What a training reports: log, table, curves, distribution of the weights, graph."""
 
+import contextlib
 import json
 import logging
 import os
@@ -24,8 +25,27 @@ COLUMNS = [
     'elapsed_time',
 ]
 
-# Matplotlib logs that and where it builds its font cache, which no user needs to know.
-logging.getLogger('matplotlib').setLevel(logging.ERROR)
+
+@contextlib.contextmanager
+def _quiet_matplotlib():
+    """Matplotlib logs that and where it builds its font cache, which no user needs to know."""
+    logger = logging.getLogger('matplotlib')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def why_no_pictures():
+    """The error that Matplotlib raises when it is imported, or None."""
+    try:
+        with _quiet_matplotlib():
+            import matplotlib.figure  # noqa: F401
+    except Exception as e:  # A broken installation can raise anything.
+        return e
+    return None
 
 
 class Evaluator(extensions.Evaluator):
@@ -104,6 +124,9 @@ class Graph(chainer.training.Extension):
         self.first = trainer.updater.iteration + 1
         chainer.config.keep_graph_on_report = True
 
+    def finalize(self):
+        chainer.config.keep_graph_on_report = False  # also if the training was interrupted
+
     def __call__(self, trainer):
         if trainer.updater.iteration != self.first:
             return
@@ -160,7 +183,14 @@ class Report(chainer.training.Extension):
             self.draw(trainer)
 
     def draw(self, trainer):
-        """Draws the three pictures."""
+        """Draws the three pictures, if Matplotlib can be imported."""
+        if why_no_pictures():
+            return
+        with _quiet_matplotlib():
+            self.draw_all(trainer)
+        self.drawn = time.monotonic()
+
+    def draw_all(self, trainer):
         for name in 'loss', 'accuracy':
             self.draw_curves(
                 os.path.join(trainer.out, f'{name}.png'),
@@ -168,7 +198,6 @@ class Report(chainer.training.Extension):
                 name,
             )
         self.draw_weights(os.path.join(trainer.out, 'weights.png'))
-        self.drawn = time.monotonic()
 
     def draw_curves(self, path, log, name):
         from matplotlib.figure import Figure  # imported late: it takes half a second

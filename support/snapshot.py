@@ -12,7 +12,7 @@ import numpy
 from support.arguments import RECIPE_DEFAULTS, option, recipe_options
 from support.models import describe_net
 from support.report import COLUMNS
-from support.storage import BadFile, read_npz, restore, save_npz
+from support.storage import BadFile, lock, read_npz, restore, save_npz
 
 
 def identity(args, train_images, train_labels):
@@ -77,6 +77,42 @@ def snapshots(folder):
         path: re.fullmatch(r'snapshot_epoch_(\d+)', os.path.basename(path)) for path in paths
     }
     return sorted(filter(epochs.get, paths), key=lambda path: -int(epochs[path][1]))
+
+
+def claim(args, trainer):
+    """Resumes the trainer if asked to, and locks its folder, in which it may write from now on.
+
+    Args:
+        args (argparse.Namespace): The options.
+        trainer (~chainer.training.Trainer): The trainer, with all its extensions.
+
+    Returns:
+        file: The lock. Closing it releases the folder.
+
+    Raises:
+        ValueError: If the folder holds a snapshot that this training would delete, or the snapshot
+            to resume from is not valid or belongs to another training.
+        OSError: If another training has locked the folder, or it is not writable.
+    """
+    from_file = args.resume not in (None, 'auto')
+    continues = args.resume == 'auto' or (
+        from_file and os.path.realpath(os.path.dirname(args.resume)) == os.path.realpath(args.out)
+    )
+    if from_file:
+        resume(args.resume, trainer)
+    claimed = lock(args.out)
+    try:
+        if snapshots(args.out) and not continues and not args.overwrite:
+            raise ValueError(
+                f'{args.out}: holds an earlier training, which this one would overwrite; continue '
+                'it with --resume, choose another folder with --out, or give --overwrite'
+            )
+        if args.resume == 'auto':
+            resume_newest(trainer)
+    except BaseException:
+        claimed.close()
+        raise
+    return claimed
 
 
 def resume(path, trainer):

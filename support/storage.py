@@ -1,6 +1,7 @@
 """Files that are either complete or absent, and npz files that can be loaded from anyone."""
 
 import contextlib
+import errno
 import fcntl
 import io
 import math
@@ -36,17 +37,25 @@ def replacing(path):
             f.flush()
             os.fsync(f.fileno())
         os.replace(new, path)
-        directory = os.open(folder or '.', os.O_RDONLY)
-        try:
-            os.fsync(directory)  # The rename must be on disk before anything older is deleted.
-        finally:
-            os.close(directory)
+        _sync_folder(folder or '.')
     except BaseException as e:
         with contextlib.suppress(OSError):
             os.remove(new)
         if isinstance(e, OSError):
             raise OSError(e.errno, e.strerror, path) from e
         raise
+
+
+def _sync_folder(folder):
+    """Waits until a rename is on disk, which must be so before anything older is deleted."""
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.ENOTSUP):  # Some mounted drives cannot do this.
+            raise
+    finally:
+        os.close(directory)
 
 
 def lock(folder):
@@ -66,7 +75,13 @@ def lock(folder):
     try:
         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
+        f.close()
         raise OSError(e.errno, 'another training is writing to this folder', folder) from e
+    except OSError as e:
+        if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            f.close()
+            raise
+        print(f'# {folder} cannot be locked ({e.strerror}): start no other training there')
     return f
 
 

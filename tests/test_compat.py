@@ -22,7 +22,13 @@ def modules():
         yield os.path.relpath(path, ROOT)[: -len('.py')].replace(os.sep, '.')
 
 
-WITHOUT_CHAINER = 'deploy.__init__', 'deploy.packed', 'deploy.picture', 'support.__init__'
+WITHOUT_CHAINER = (
+    'deploy.__init__',
+    'deploy.packed',
+    'deploy.picture',
+    'support.__init__',
+    'support.memory',
+)
 MODULES = [name for name in modules() if not (fast.missing and name.endswith('.xnor'))]
 
 

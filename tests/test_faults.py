@@ -238,7 +238,7 @@ def test_two_trainings_into_one_folder(small_mnist, tmp_path):
     first.kill()
     first.communicate()
     assert (
-        small(tmp_path, small_mnist, '--unit', 10, '--epoch', 1).returncode == 0
+        small(tmp_path, small_mnist, '--unit', 10, '--epoch', 1, '--overwrite').returncode == 0
     )  # its lock is gone
 
 
@@ -250,7 +250,7 @@ def test_a_loss_that_is_not_a_number(small_mnist, uninterrupted, tmp_path):
     out = tmp_path / 'out'
     small(out, small_mnist, '--epoch', 1)
     before = (out / 'snapshot_epoch_1').read_bytes()
-    result = small(out, small_mnist, '--initmodel', tmp_path / 'model')
+    result = small(out, small_mnist, '--overwrite', '--initmodel', tmp_path / 'model')
     assert result.returncode == 1
     assert result.stderr == 'train_mnist.py: the loss became nan in epoch 1, at iteration 1\n'
     assert (out / 'snapshot_epoch_1').read_bytes() == before

@@ -69,7 +69,7 @@ def test_without_numba(folder, tmp_path):
     assert result.stderr == ''
     lines = result.stdout.splitlines()
     assert lines[0] == (
-        '# computed by NumPy, many times slower than by Numba, which cannot be imported: '
+        '# computed by NumPy, many times slower than by Numba, which cannot be used: '
         'there is no Numba'
     )
     assert lines[3] == f'errors: {folder[2]} of 10000 images'

@@ -57,9 +57,7 @@ def test_a_training_is_the_same_without_numba(small_mnist, tmp_path, arguments):
     with_numba = small(tmp_path / 'a', *arguments)
     without = small(tmp_path / 'b', *arguments, PYTHONPATH=str(tmp_path))
     assert with_numba.stderr == without.stderr == ''
-    notice = (
-        '# computed by NumPy, slower than by Numba, which cannot be imported: there is no Numba'
-    )
+    notice = '# computed by NumPy, slower than by Numba, which cannot be used: there is no Numba'
     assert notice in without.stdout.splitlines() and notice not in with_numba.stdout
     assert log_of(tmp_path / 'a') == log_of(tmp_path / 'b')
     for name in 'mlp.model', 'mlp.state':
