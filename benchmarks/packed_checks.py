@@ -3,8 +3,8 @@
 
     .venv/bin/python benchmarks/packed_checks.py MODEL ...
 
-A unit differs where the float net, given the same inputs, computes another level, because it rounds
-as it sums and the exact sum is at a threshold.
+A unit differs where the float net, given the same inputs, computes another level, because it
+rounds as it sums and the exact sum is at a threshold.
 """
 
 import os
@@ -41,9 +41,8 @@ def count(path):
                 h = net.activation(net[f'bn{i}'](net[f'l{i}'](h))).array
                 S = x.astype(W.dtype) @ W
                 V = sum((S >= t).astype(int) for t in T.T)
-                x = numpy.rint(h * n).astype(
-                    int
-                )  # the float net's activations are what the next layer gets in both
+                # Both nets get the float net's activations as inputs of the next layer.
+                x = numpy.rint(h * n).astype(int)
                 differ += (2 * V - n != x).sum()
                 units += V.size
             logits.append(net[f'bn{net.n_layers + 1}'](net[f'l{net.n_layers + 1}'](h)).array)

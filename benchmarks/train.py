@@ -194,9 +194,8 @@ def main():
             running.pop(name, None)
     order = random.Random(0)
     for _ in range(args.rounds):
-        for contender in order.sample(
-            list(running.values()), len(running)
-        ):  # nobody always after the same one
+        # In random order, so that none always follows the same one.
+        for contender in order.sample(list(running.values()), len(running)):
             contender.last = contender.do(args.steps)
             contender.times.append(contender.last['seconds'])
 

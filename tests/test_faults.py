@@ -237,9 +237,8 @@ def test_two_trainings_into_one_folder(small_mnist, tmp_path):
     assert line == f'train_mnist.py: {tmp_path}: another training is writing to this folder'
     first.kill()
     first.communicate()
-    assert (
-        small(tmp_path, small_mnist, '--unit', 10, '--epoch', 1, '--overwrite').returncode == 0
-    )  # its lock is gone
+    # The lock is gone.
+    assert small(tmp_path, small_mnist, '--unit', 10, '--epoch', 1, '--overwrite').returncode == 0
 
 
 def test_a_loss_that_is_not_a_number(small_mnist, uninterrupted, tmp_path):

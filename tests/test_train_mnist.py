@@ -61,9 +61,8 @@ def trained(small_mnist, tmp_path_factory):
 
 
 def test_what_it_leaves(trained, small_mnist):
-    assert sorted(os.listdir(trained)) == sorted(
-        FILES + ['.lock', 'snapshot_epoch_3']
-    )  # the newest snapshot alone
+    # Only the newest snapshot.
+    assert sorted(os.listdir(trained)) == sorted(FILES + ['.lock', 'snapshot_epoch_3'])
     assert len(log_of(trained)) == 3
     for name in 'loss.png', 'accuracy.png', 'weights.png':
         assert (trained / name).read_bytes().startswith(b'\x89PNG')

@@ -56,9 +56,8 @@ def test_the_same_class_for_each_of_the_test_images(example, Way):
     logits = Way(arrays).logits(images)
     assert logits.dtype == numpy.float32
     assert numpy.array_equal(logits.argmax(axis=1), expected.argmax(axis=1))
-    same = (abs(logits - expected) < 1e-4).all(
-        axis=1
-    )  # where no unit lay on a threshold to the last bits
+    # Where no sum is within float rounding of a threshold.
+    same = (abs(logits - expected) < 1e-4).all(axis=1)
     assert same.mean() > 0.9
 
 

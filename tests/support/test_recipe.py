@@ -107,9 +107,8 @@ def test_glorot_scales_the_update_of_each_weight(small_mnist, tmp_path):
         trainer.updater.update()
         moved.append({name: p.array - before[name] for name, p in params.items()})
     for name, plain in moved[0].items():
-        if name.endswith(
-            '/b'
-        ):  # batch normalization takes the bias out: it has no gradient to speak of
+        # Batch normalization cancels the bias, which has no gradient to speak of.
+        if name.endswith('/b'):
             continue
         scale = 1 / numpy.sqrt(1.5 / sum(plain.shape)) if name.endswith('/W') else 1
         inside = abs(plain) > 1e-5  # what moved at all
@@ -191,9 +190,8 @@ def test_the_epoch_is_chosen_by_images_that_training_never_sees(small_mnist, tmp
     assert result.stderr == ''
     rows = log_of(tmp_path)
     assert rows[0]['iteration'] == 8  # 400 images in minibatches of 50
-    best = max(
-        rows, key=lambda row: row['validation/main/accuracy']
-    )  # the first, if there are more
+    # The first of several.
+    best = max(rows, key=lambda row: row['validation/main/accuracy'])
     images, labels, test_images, test_labels = read_mnist(str(small_mnist))
     model = Unpacked('', read_npz(str(tmp_path / 'mlp.model')), chainer.get_device('@numpy'))
     held_out = (model.logits(images[400:]).argmax(axis=1) == labels[400:]).mean()
