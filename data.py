@@ -37,6 +37,8 @@ def read_idx(path, ndim):
             if len(header) < 4 + 4 * ndim:
                 raise ValueError(f'{path}: truncated, there is not even a whole header')
             magic, *shape = struct.unpack(f'>{1 + ndim}I', header)
+            if magic == 0x804 and ndim == 3:
+                raise ValueError(f'{path}: holds colour images; the net takes grey ones')
             if magic != 0x800 + ndim:
                 kind = {1: 'labels', 3: 'images'}[ndim]
                 raise ValueError(
@@ -64,11 +66,13 @@ def read_idx(path, ndim):
 def _find(folder, sets, kind):
     """The only file of its kind in the folder; an uncompressed one precedes one with .gz."""
     for ending in '-ubyte', '-ubyte.gz':
-        found = [
-            path
-            for name in sets
-            for path in glob.glob(os.path.join(glob.escape(folder), f'*{name}-{kind}{ending}'))
-        ]
+        found = []
+        for name in sets:
+            # Some copies have a dot before "idx", some archives a folder around each file.
+            pattern = f'*{name}-{kind.replace("-", "[-.]")}{ending}'
+            for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
+                inner = os.path.join(path, os.path.basename(path))
+                found.append(inner if os.path.isfile(inner) else path)
         if len(found) > 1:
             names = ', '.join(sorted(map(os.path.basename, found)))
             raise ValueError(
@@ -82,10 +86,10 @@ def _find(folder, sets, kind):
 
 
 def _read_set(folder, *sets):
-    images_path, labels_path = (
-        _find(folder, sets, 'images-idx3'),
-        _find(folder, sets, 'labels-idx1'),
-    )
+    if not os.path.isdir(folder):
+        raise ValueError(f'{folder}: there is no such folder')
+    images_path = _find(folder, sets, 'images-idx3')
+    labels_path = _find(folder, sets, 'labels-idx1')
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels):
         raise ValueError(
@@ -115,10 +119,8 @@ def read_mnist(folder):
         ValueError: If a file is missing or damaged, or two do not match; the message names it.
         OSError: If a file cannot be opened.
     """
-    if not os.path.isdir(folder):
-        raise ValueError(f'{folder}: there is no such folder')
     train_images, train_labels = _read_set(folder, 'train')
-    test_images, test_labels = _read_set(folder, 't10k', 'test')
+    test_images, test_labels = read_test_set(folder)
     if train_images.shape[1:] != test_images.shape[1:]:
         raise ValueError(
             '{}: the test images have {} x {} pixels, the training images {} x {}'.format(
@@ -130,7 +132,18 @@ def read_mnist(folder):
             f'{folder}: there is a test label {test_labels.max()}, but the training labels '
             f'end at {train_labels.max()}'
         )
+    if (train_labels == train_labels[0]).all():
+        raise ValueError(f'{folder}: all training images are of one class, {train_labels[0]}')
     return train_images, train_labels, test_images, test_labels
+
+
+def read_test_set(folder):
+    """Reads the test images and labels alone: see :func:`read_mnist`.
+
+    Returns:
+        tuple: Images and labels.
+    """
+    return _read_set(folder, 't10k', 'test')
 
 
 def to_input(images):

@@ -7,17 +7,25 @@
 """
 
 import math
+import sys
 import time
 
 from chainer_compat import chainer
 import numpy
 
 import fast
-from data import read_mnist, to_input
+from data import read_test_set, to_input
 from deploy import packed
 from deploy.picture import find_pictures, read_digit
 from support import models
-from support.program import MNIST, Parser, errors_as_one_line, get_device, number
+from support.program import (
+    MNIST,
+    Parser,
+    errors_as_one_line,
+    get_device,
+    number,
+    report_problem,
+)
 from support.storage import read_npz, replacing
 
 
@@ -80,12 +88,19 @@ def draw_mistakes(path, images, labels, predicted):
     wrong = numpy.flatnonzero(predicted != labels)
     columns = max(1, min(20, math.ceil(math.sqrt(len(wrong)))))
     rows = max(1, math.ceil(len(wrong) / columns))
-    figure = Figure(figsize=(0.7 * columns, 0.85 * rows), layout='constrained')
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.axis('off')
-    for axes, i in zip(figure.axes, wrong):
-        axes.imshow(images[i], cmap='gray_r')
-        axes.set_title(f'{labels[i]} → {predicted[i]}', fontsize=8)
+    height, width = images.shape[1:]
+    cell = height + 10, width + 6  # with room for the classes above
+    # One large picture: axes for each image would take a minute.
+    page = numpy.zeros((rows * cell[0], columns * cell[1]), numpy.uint8)
+    figure = Figure(figsize=(0.7 * columns, 0.85 * rows))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis('off')
+    for k, i in enumerate(wrong):
+        top, left = k // columns * cell[0] + 9, k % columns * cell[1] + 3
+        page[top : top + height, left : left + width] = images[i]
+        classes = f'{labels[i]} → {predicted[i]}'
+        axes.text(left + width / 2, top - 1, classes, fontsize=8, ha='center', va='bottom')
+    axes.imshow(page, cmap='gray_r', vmin=0, vmax=255, aspect='auto')
     kind = path.rsplit('.', 1)[-1].lower()
     with replacing(path) as f:
         figure.savefig(
@@ -94,7 +109,7 @@ def draw_mistakes(path, images, labels, predicted):
 
 
 def evaluate(model, folder, mistakes):
-    _, _, images, labels = read_mnist(folder)
+    images, labels = read_test_set(folder)
     if images[0].size != model.n_in:
         raise ValueError(
             f'{folder}: its images have {images[0].size} pixels, but the net takes {model.n_in}'
@@ -112,15 +127,25 @@ def evaluate(model, folder, mistakes):
 
 
 def classify(model, paths):
+    """Prints what each picture shows. A bad picture is reported, and the others are read."""
     side = math.isqrt(model.n_in)
     if side * side != model.n_in:
         raise ValueError(f'the net takes {model.n_in} pixels, which do not make up a square')
+    failed = False
     for path in find_pictures(paths):
-        (logits,) = model.logits(read_digit(path, side)[None])
+        try:
+            image = read_digit(path, side)
+        except (OSError, ValueError) as e:
+            report_problem(e)
+            failed = True
+            continue
+        (logits,) = model.logits(image[None])
         probability = numpy.exp(logits - logits.max())
         print(
             f'{path}: {logits.argmax()}  {probability.max() / probability.sum():.3f}', flush=True
         )
+    if failed:
+        sys.exit(2)
 
 
 def main(argv=None):
@@ -153,7 +178,7 @@ def main(argv=None):
     parser.add_argument(
         '--mistakes', metavar='FILE.png', help='draw the test images that the net gets wrong'
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     if args.images and args.mistakes:
         parser.error('argument --mistakes: works on the test images; give no IMAGE')
 

@@ -10,7 +10,7 @@ ENDINGS = '.png', '.jpg', '.jpeg'
 
 
 def find_pictures(paths):
-    """The given pictures, and those in the given folders, sorted by name.
+    """The given pictures, and those in the given folders, sorted by name and without hidden files.
 
     Raises:
         ValueError: If there is no such file, or a folder holds no picture.
@@ -18,7 +18,11 @@ def find_pictures(paths):
     found = []
     for path in paths:
         if os.path.isdir(path):
-            names = sorted(name for name in os.listdir(path) if name.lower().endswith(ENDINGS))
+            names = sorted(
+                name
+                for name in os.listdir(path)
+                if name.lower().endswith(ENDINGS) and not name.startswith('.')
+            )
             if not names:
                 raise ValueError(f'{path}: holds no picture ({", ".join(ENDINGS)})')
             found += [os.path.join(path, name) for name in names]

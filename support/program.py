@@ -80,11 +80,10 @@ def get_device(gpu):
     return chainer.get_device(f'@cupy:{gpu}')
 
 
-def stop(status, problem):
-    """Ends the program with one line on standard error.
+def report_problem(problem):
+    """Prints one line on standard error.
 
     Args:
-        status (int): Exit status.
         problem (str or Exception): What to say. For an ``OSError``, this is the file and the
             message of the system.
     """
@@ -92,11 +91,16 @@ def stop(status, problem):
         problem = (
             f'{problem.filename}: {problem.strerror}' if problem.filename else problem.strerror
         )
+    print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
+
+
+def stop(status, problem):
+    """Ends the program with one line on standard error: see :func:`report_problem`."""
     try:
         sys.stdout.flush()
     except OSError:  # The reader of our output is gone; without this, Python would complain, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr)
+    report_problem(problem)
     sys.exit(status)
 
 

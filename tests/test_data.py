@@ -251,3 +251,31 @@ class TestMinibatches:
         chainer.serializers.load_npz(path, loaded)
         assert loaded.is_new_epoch == original.is_new_epoch
         assert self.order(loaded, 2) == self.order(original, 2)
+
+
+@pytest.mark.parametrize('folders', [False, True])
+def test_other_names_of_the_files(folders, tmp_path, arrays):
+    """A dot before "idx", and a folder of the same name around each file."""
+    write_dataset(tmp_path, *arrays)
+    for path in list(tmp_path.iterdir()):
+        name = path.name if folders else path.name.replace('-idx', '.idx')
+        content = path.read_bytes()
+        path.unlink()
+        if folders:
+            path.mkdir()
+            path = path / name
+        (path.parent / name).write_bytes(content)
+    for expected, read in zip(arrays, read_mnist(str(tmp_path))):
+        assert (expected == read).all()
+
+
+def test_colour_images(tmp_path, arrays):
+    write_dataset(tmp_path, *arrays)
+    write_idx(tmp_path / 'train-images-idx3-ubyte', numpy.zeros((12, 3, 4, 3), numpy.uint8))
+    refused(tmp_path, 'train-images-idx3-ubyte: holds colour images')
+
+
+def test_one_class(tmp_path, arrays):
+    train_images, train_labels, test_images, test_labels = arrays
+    write_dataset(tmp_path, train_images, 0 * train_labels, test_images, 0 * test_labels)
+    refused(tmp_path, 'all training images are of one class, 0')

@@ -114,7 +114,7 @@ def test_bad_input(folder, small_mnist, tmp_path):
         ([models / 'oblong.packed'], 'its images have 784 pixels, but the net takes 12'),
         (
             [models / 'mlp.packed', '--data', tmp_path],
-            f'{tmp_path}: there is no file train-images',
+            f'{tmp_path}: there is no file t10k-images',
         ),
         (
             [models / 'mlp.packed', 'x.png', '--mistakes', 'y.png'],
@@ -148,3 +148,31 @@ def test_the_commands_of_the_readme():
     for (path, digit, probability), (_, _, expected) in zip(lines, printed):
         assert [path, digit] in [line[:2] for line in printed]
         assert abs(float(probability) - float(expected)) < 0.02  # Pillow's scaling may change
+
+
+def test_a_folder_with_a_bad_picture(folder, tmp_path, mnist):
+    """It is named, the rest is read, and hidden files are passed over."""
+    for name in 'a.png', 'c.png':
+        Image.fromarray(mnist[2][0]).save(tmp_path / name)
+    for name in 'b.png', '._a.png':
+        (tmp_path / name).write_text('nonsense')
+    result = inference(folder[0] / 'mlp.packed', tmp_path)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f'inference.py: {tmp_path}/b.png: not a valid PNG or JPEG file')
+    answers = [line.split(': ')[0] for line in result.stdout.splitlines() if line[0] != '#']
+    assert answers == [f'{tmp_path}/a.png', f'{tmp_path}/c.png']
+
+
+def test_only_the_test_files(folder, small_mnist, tmp_path):
+    for path in small_mnist.glob('t10k*'):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    result = inference(folder[0] / 'mlp.packed', '--data', tmp_path)
+    assert (result.returncode, result.stderr) == (0, '')
+    assert 'of 200 images' in result.stdout
+
+
+def test_options_between_the_arguments(folder, tmp_path, mnist):
+    Image.fromarray(mnist[2][0]).save(tmp_path / 'a.png')
+    result = inference(folder[0] / 'mlp.model', '--gpu', -1, tmp_path / 'a.png')
+    assert (result.returncode, result.stderr) == (0, '')
