@@ -163,7 +163,7 @@ class _Plain:
 
 def _byte_product(images, way):
     """Makes the intrinsic that multiplies bytes for so many images at a time."""
-    registers = UNITS * 32 // (way.weights.count * 32)
+    registers = UNITS // way.weights.count
     parts = max(1, images * registers // 8)  # of a block, so that all its sums fit into registers
     registers //= parts
 
@@ -178,14 +178,12 @@ def _byte_product(images, way):
             for _ in range(images - 1):
                 inputs.append(builder.gep(inputs[-1], [args[6]]))
             n_groups, every = args[7:]
-            accumulators = [_registers(builder, way.sums, registers) for _ in inputs]
-            # A register alone would wait for its last addition: two groups at a time, then.
+            # An addition waits for the one before it in the same register, so it takes eight
+            # registers to keep the CPU busy: if necessary, of two groups at a time.
             unroll = max(1, 8 // (images * registers))
-            more = [
-                [_registers(builder, way.sums, registers) for _ in inputs]
-                for _ in range(unroll - 1)
+            sets = [
+                [_registers(builder, way.sums, registers) for _ in inputs] for _ in range(unroll)
             ]
-            sets = [accumulators, *more]
 
             def group(i, part, accumulators):
                 row = builder.zext(_load(builder, builder.gep(rows, [i])), INT64) if sparse else i
