@@ -41,8 +41,13 @@ endif
 	$(PIP) 'setuptools<81' wheel
 	@echo '$(PYTHON)' > $@
 
-.venv/installed: requirements.txt .venv/made-with
+.venv/installed: requirements.txt requirements-optional.txt .venv/made-with
 	$(PIP) --no-build-isolation -r $<
+	@# All at once, or else one by one, as far as there are wheels.
+	@$(PIP) --only-binary=:all: -r requirements-optional.txt || \
+	grep -v '^#' requirements-optional.txt | while read -r package comment; do \
+	    $(PIP) --only-binary=:all: "$$package" || echo "make setup goes on without $$package"; \
+	done
 	@touch $@
 
 .venv/tests-installed: tests/requirements.txt .venv/installed

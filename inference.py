@@ -16,7 +16,6 @@ import numpy
 import fast
 from data import read_test_set, to_input
 from deploy import packed
-from deploy.picture import find_pictures, read_digit
 from support import models
 from support.program import (
     MNIST,
@@ -83,7 +82,10 @@ def load(path, gpu):
 
 def draw_mistakes(path, images, labels, predicted):
     """Draws the misclassified images, each with its label and the predicted class."""
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise ValueError(f'--mistakes needs Matplotlib (pip install matplotlib): {e}') from e
 
     wrong = numpy.flatnonzero(predicted != labels)
     columns = max(1, min(20, math.ceil(math.sqrt(len(wrong)))))
@@ -128,6 +130,10 @@ def evaluate(model, folder, mistakes):
 
 def classify(model, paths):
     """Prints what each picture shows. A bad picture is reported, and the others are read."""
+    try:
+        from deploy.picture import find_pictures, read_digit
+    except ImportError as e:
+        raise ValueError(f'pictures need Pillow (pip install pillow): {e}') from e
     side = math.isqrt(model.n_in)
     if side * side != model.n_in:
         raise ValueError(f'the net takes {model.n_in} pixels, which do not make up a square')

@@ -176,3 +176,13 @@ def test_options_between_the_arguments(folder, tmp_path, mnist):
     Image.fromarray(mnist[2][0]).save(tmp_path / 'a.png')
     result = inference(folder[0] / 'mlp.model', '--gpu', -1, tmp_path / 'a.png')
     assert (result.returncode, result.stderr) == (0, '')
+
+
+@pytest.mark.parametrize(
+    'package, arguments', [('PIL', ['x.png']), ('matplotlib', ['--mistakes', 'x.png'])]
+)
+def test_without_an_optional_package(package, arguments, folder, tmp_path):
+    (tmp_path / f'{package}.py').write_text('raise ImportError("not there")')
+    result = inference(folder[0] / 'mlp.packed', *arguments, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 2
+    assert result.stderr.count('\n') == 1 and '(pip install' in result.stderr
