@@ -55,7 +55,8 @@ endif
 	@touch $@
 
 .venv/%-installed: .venv/installed
-	$(PIP) $*
+	@# ctk: the libraries of CUDA that a machine without a CUDA toolkit lacks.
+	$(PIP) '$*[ctk]'
 	@touch $@
 
 clean:

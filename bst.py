@@ -12,7 +12,8 @@ def binarize(a):
 
     .. math:: binarize(a) = +1 \\text{ if } a \\ge 0, \\text{ else } -1
 
-    NaN gives -1.
+    NaN gives -1. On a GPU, float32 subnormals count as 0, as in all of CuPy's kernels, so that
+    negative ones give +1.
 
     Args:
         a (numpy.ndarray or cupy.ndarray): Float array of any shape.

@@ -76,7 +76,8 @@ def get_device(gpu):
         devices = ', '.join(map(str, range(n))) or 'none'
         raise ValueError(f'--gpu {gpu}: there is no such CUDA device; there are: {devices}')
     if not cuda.available:
-        raise ValueError(f'--gpu {gpu}: Chainer cannot use the CuPy that is installed')
+        reason = ' '.join(str(getattr(cuda, '_resolution_error', None)).split())
+        raise ValueError(f'--gpu {gpu}: Chainer cannot use the CuPy that is installed: {reason}')
     return chainer.get_device(f'@cupy:{gpu}')
 
 

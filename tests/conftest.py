@@ -10,7 +10,7 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-import chainer_compat  # noqa: F401  (must come before any test imports Chainer)
+from chainer_compat import chainer
 from helpers import write_dataset
 
 
@@ -32,6 +32,8 @@ def why_no_gpu():
         return 'CuPy is not installed'
     except Exception as e:
         return f'no usable CUDA device: {e}'
+    if not chainer.backends.cuda.available:
+        return f'Chainer cannot use CuPy: {chainer.backends.cuda._resolution_error}'
     return None
 
 

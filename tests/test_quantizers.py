@@ -15,6 +15,13 @@ ALL_BITS = range(1, 9)
 DTYPES = [numpy.float16, numpy.float32, numpy.float64]
 
 
+def on(xp, a):
+    """The values that kernels see: CuPy has NVRTC flush float32 subnormals to 0."""
+    if xp is numpy or a.dtype != numpy.float32:
+        return a
+    return numpy.where(abs(a) < numpy.finfo(a.dtype).tiny, a.dtype.type(0), a)
+
+
 def edge_values(dtype):
     one, tiny = dtype(1), numpy.finfo(dtype).smallest_subnormal
     values = [
@@ -62,7 +69,7 @@ def test_binarize(xp, dtype):
     a = edge_values(dtype)
     y = binarize(xp.asarray(a))
     assert y.dtype == dtype
-    expected = [-1.0 if value < 0 else 1.0 for value in a.tolist()]
+    expected = [-1.0 if value < 0 else 1.0 for value in on(xp, a).tolist()]
     assert cuda.to_cpu(y).tolist() == expected
 
 
@@ -86,7 +93,7 @@ def test_quantize(xp, dtype, bits):
     a = edge_values(dtype)
     y = quantize(xp.asarray(a), bits)
     assert y.dtype == dtype
-    for value, level in zip(a, cuda.to_cpu(y)):
+    for value, level in zip(on(xp, a), cuda.to_cpu(y)):
         assert level in [dtype(float(x)) for x in nearest_levels(value, bits)]
 
 
