@@ -203,7 +203,8 @@ class PackedMLP:
             weights.append(unpack_bits(arrays[f'l{i}/W'], n_in))
             n_in = len(weights[-1])
         self.n_out = n_in
-        self.affine = [arrays[f'l{self.n_layers}/{name}'][:, None] for name in AFFINE]
+        self.affine = [arrays[f'l{self.n_layers}/{name}'] for name in AFFINE]
+        self.scale = numpy.float32(self.weight_levels * self.activation_levels)
         self.prepare(
             weights,
             [arrays[f'l{i}/T'] for i in range(1, self.n_layers)],
@@ -212,9 +213,7 @@ class PackedMLP:
         )
 
     def prepare(self, weights, thresholds, weight_bits, activation_bits):
-        """Stores the weights V of shape (M, K) and the thresholds in the form :meth:`sums`
-        uses.
-        """
+        """Stores weights V of shape (M, K) and thresholds in the form :meth:`_sums` uses."""
         self.weights, greatest = [], 255
         for V in weights:
             exact = (
@@ -226,8 +225,8 @@ class PackedMLP:
             greatest = self.activation_levels
         self.thresholds = thresholds
 
-    def sums(self, images):
-        """The integer sums of the last layer: int array of shape (n_out, n).
+    def _sums(self, images):
+        """The integer sums of the last layer: array of shape (n, n_out).
 
         Args:
             images (array): uint8 array of shape (n, n_in).
@@ -240,7 +239,7 @@ class PackedMLP:
                 V += S >= t
             x = 2 * V - self.activation_levels
         W = self.weights[-1]
-        return (x.astype(W.dtype) @ W).T
+        return x.astype(W.dtype) @ W
 
     def logits(self, images):
         """Computes the unnormalized log probabilities.
@@ -253,16 +252,15 @@ class PackedMLP:
         """
         images = images.reshape(len(images), self.n_in)
         if len(images) <= CHUNK:
-            return self._affine(self.sums(images)).T
+            return self.chunk_logits(images)
         chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
-        return numpy.concatenate(
-            list(_threads().map(lambda chunk: self._affine(self.sums(chunk)), chunks)), axis=1
-        ).T
+        return numpy.concatenate(list(_threads().map(self.chunk_logits, chunks)))
 
-    def _affine(self, S):
+    def chunk_logits(self, images):
+        """:meth:`logits` of uint8 images of shape (n, n_in) that are few enough for the caches."""
         b, mean, inv_std, gamma, beta = self.affine
-        y = S.astype(numpy.float32)
-        y /= numpy.float32(self.weight_levels * self.activation_levels)
+        y = self._sums(images).astype(numpy.float32)
+        y /= self.scale
         y += b
         y -= mean
         y *= inv_std

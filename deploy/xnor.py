@@ -5,7 +5,7 @@ import numpy
 from deploy.packed import PackedMLP, pack_bits
 from fast import cpu
 from fast.kernels import groups_between_widenings
-from fast.xnor import UNITS, arrange_bits, bit_layer, byte_layer
+from fast.xnor import UNITS, affine, arrange_bits, bit_layer, byte_layer
 
 
 def _aligned(array):
@@ -37,7 +37,7 @@ class XnorMLP(PackedMLP):
         # The last layer has no thresholds, so it writes its sums.
         thresholds = [*thresholds, numpy.empty((self.n_out, 0), numpy.int32)]
         self.layers = [(byte_layer, self._bytes(False, weights[0], 255, thresholds[0], bits))]
-        self.shift = 0
+        self.factor, self.shift = 1, numpy.zeros((self.n_out, 1), numpy.int64)
         n = self.activation_levels
         for V, T in zip(weights[1:], thresholds[1:]):
             n_in = V.shape[1]
@@ -48,6 +48,7 @@ class XnorMLP(PackedMLP):
                 continue
             # An activation is 2 v - n, so the sum of w (2 v - n) is twice the sum of w v minus n
             # times the sum of w. The thresholds are compared with the sum of w v.
+            self.factor = 2
             self.shift = n * (2 * V.astype(numpy.int64) - self.weight_levels).sum(axis=1)[:, None]
             T = numpy.clip(-(-(T + self.shift) // 2), -(2**31), 2**31 - 1)
             self.layers.append(
@@ -75,7 +76,7 @@ class XnorMLP(PackedMLP):
         rest = 2 * middle - self.weight_levels
         return dense, _aligned(blocks), every, rest, self._blocks(T), as_bits
 
-    def sums(self, images):
+    def chunk_logits(self, images):
         n = len(images)
         x = numpy.ascontiguousarray(_pad(images, 1, 4) if self.n_in % 4 else images)
         for (layer, arguments), width in zip(self.layers, self.widths):
@@ -85,5 +86,6 @@ class XnorMLP(PackedMLP):
         S = numpy.empty((n, self.n_sums), numpy.int32)
         layer, arguments = self.layers[-1]
         layer(x, *arguments, NO_LEVELS, S)
-        S = S[:, : self.n_out].T
-        return S if layer is not byte_layer else 2 * S - self.shift
+        y = numpy.empty((n, self.n_out), numpy.float32)
+        affine(S, self.factor, self.shift, self.scale, *self.affine, y)
+        return y

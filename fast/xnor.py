@@ -47,7 +47,8 @@ def byte_layer(X, dense, C, every, rest, T, as_bits, Y, S):
 
     Args:
         X (array): Pixels or levels, a uint8 array of shape (N, 4 G).
-        dense (bool): If False, groups of four inputs that are all 0 are skipped.
+        dense (bool): Whether groups of four inputs are hardly ever all 0, so that looking for them
+            does not pay.
         C (array): int8 array of shape (blocks, G, 64, 4): a weight is 2 C + rest.
         every (int): See :func:`~fast.kernels.groups_between_widenings`.
         rest (int): See C.
@@ -67,7 +68,7 @@ def byte_layer(X, dense, C, every, rest, T, as_bits, Y, S):
             offset += x
         offsets[n] = rest * offset
 
-    if dense:
+    if dense and n_images > 1:  # two images share each load of the weights
         none = numpy.empty(0, numpy.uint32)
         sums = _aligned_sums(2)
         for b in range(len(C)):
@@ -222,6 +223,18 @@ def arrange_bits(planes):
     if LOOKUP:
         return planes.reshape(-1, UNITS, size).transpose(0, 2, 1)
     return planes.reshape(-1, UNITS, size // 8, 8).transpose(0, 2, 1, 3)
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy')
+def affine(S, factor, shift, scale, b, mean, inv_std, gamma, beta, y):
+    """Writes the logits y of shape (N, M) for the sums factor S - shift of the last layer.
+
+    The operations are those of :meth:`deploy.packed.PackedMLP.chunk_logits`, in the same order.
+    """
+    for n in range(y.shape[0]):
+        for m in range(y.shape[1]):
+            total = numpy.float32(factor * S[n, m] - shift[m, 0]) / scale
+            y[n, m] = (total + b[m] - mean[m]) * inv_std[m] * gamma[m] + beta[m]
 
 
 @numba.njit
