@@ -147,8 +147,8 @@ def cpu(isa):
         'amx_bf16',
     )
     flags = values.get('flags', values.get('Features', '')).split()
-    line = f'{values.get("model name", platform.machine())}'
-    line += f' ({", ".join(name for name in known if name in flags)})'
+    sets = ', '.join(name for name in known if name in flags)
+    line = f'{values.get("model name", platform.machine())} ({sets})'
     return f'{line}, all but ONNX Runtime limited to {isa.upper()}' if isa else line
 
 
