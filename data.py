@@ -5,6 +5,7 @@ import gzip
 import math
 import os
 import struct
+import typing
 import zlib
 
 from chainer_compat import chainer
@@ -119,8 +120,13 @@ def read_mnist(folder):
         ValueError: If a file is missing or damaged, or two do not match; the message names it.
         OSError: If a file cannot be opened.
     """
-    train_images, train_labels = _read_set(folder, 'train')
-    test_images, test_labels = read_test_set(folder)
+    sets = *_read_set(folder, 'train'), *read_test_set(folder)
+    check_sets(folder, *sets)
+    return sets
+
+
+def check_sets(folder, train_images, train_labels, test_images, test_labels):
+    """Raises a ValueError that names the folder if the two sets do not match."""
     if train_images.shape[1:] != test_images.shape[1:]:
         raise ValueError(
             '{}: the test images have {} x {} pixels, the training images {} x {}'.format(
@@ -134,7 +140,6 @@ def read_mnist(folder):
         )
     if (train_labels == train_labels[0]).all():
         raise ValueError(f'{folder}: all training images are of one class, {train_labels[0]}')
-    return train_images, train_labels, test_images, test_labels
 
 
 def read_test_set(folder):
@@ -156,6 +161,42 @@ def to_input(images):
         array: float32 array of shape (n, rows * columns), scaled from 0 .. 255 to [0, 1].
     """
     return images.reshape(len(images), -1).astype(numpy.float32) / numpy.float32(255)
+
+
+class Layout(typing.NamedTuple):
+    """How what is drawn lies in the images of a data set; by default as in MNIST.
+
+    Attributes:
+        rows, columns (int): Size of an image.
+        height, width (int): Size of the box that the drawing fills in one direction or in both.
+        dark (int): 1 if it is dark on a light ground.
+        transposed (int): 1 if rows and columns are exchanged, as in EMNIST.
+    """
+
+    rows: int = 28
+    columns: int = 28
+    height: int = 20
+    width: int = 20
+    dark: int = 0
+    transposed: int = 0
+
+
+def measure_layout(images):
+    """Measures how what is drawn lies in uint8 images of shape (n, rows, columns).
+
+    Returns:
+        Layout: The box is that of all but one in twenty images, and the border shows the ground.
+    """
+    images = images[:5000]
+    border = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
+    dark = int(numpy.median(numpy.concatenate([b.ravel() for b in border])) > 127)
+    ink = (255 - images if dark else images) > 31
+    box = []
+    for axis in 2, 1:
+        on = ink.any(axis=axis)
+        extents = on.shape[1] - on.argmax(axis=1) - on[:, ::-1].argmax(axis=1)
+        box.append(int(numpy.percentile(numpy.where(on.any(axis=1), extents, 1), 95)))
+    return Layout(*images.shape[1:], *box, dark)
 
 
 class Minibatches(chainer.dataset.Iterator):

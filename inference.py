@@ -4,6 +4,7 @@
 ./inference.py result/mlp.model               # accuracy on the test images
 ./inference.py result/mlp.packed seven.png    # which digit the picture shows
 ./inference.py result/mlp.packed pictures/    # the same for all pictures of a folder
+./inference.py result/mlp.packed pictures/ --show seen.png   # and draws what the net saw
 """
 
 import math
@@ -14,9 +15,10 @@ from chainer_compat import chainer
 import numpy
 
 import fast
-from data import read_test_set, to_input
+from data import to_input
 from deploy import packed
 from support import models
+from support.folders import read_test_data
 from support.program import (
     MNIST,
     Parser,
@@ -25,7 +27,7 @@ from support.program import (
     number,
     report_problem,
 )
-from support.storage import read_npz, replacing
+from support.storage import BadFile, read_npz, replacing
 
 
 class Unpacked:
@@ -55,29 +57,38 @@ class Unpacked:
 def load(path, gpu):
     """Loads a trained or packed net, and says in words which it is.
 
+    Returns:
+        tuple: The model, with the ``layout`` of the images that it takes, and the words.
+
     Raises:
         ValueError: If it is not such a file; the message names it.
         OSError: If it cannot be opened.
     """
     device = get_device(gpu)
     arrays = read_npz(path)
+    try:
+        model, words = _load(path, arrays, gpu, device)
+        model.layout = models.layout_of(arrays, model.n_in)
+    except ValueError as e:
+        raise e if isinstance(e, BadFile) else ValueError(f'{path}: {e}') from e
+    return model, words
+
+
+def _load(path, arrays, gpu, device):
     if 'packed_version' not in arrays:
         return Unpacked(path, arrays, device), models.describe(arrays)
     if gpu >= 0:
-        raise ValueError(f'--gpu {gpu}: {path} is a packed model, which runs on the CPU')
-    try:
-        words = packed.describe(arrays)
-        if fast.missing:
-            print(
-                '# computed by NumPy, many times slower than by Numba, which cannot be used: '
-                f'{fast.missing}'
-            )
-            return packed.PackedMLP(arrays), words
-        from deploy.xnor import XnorMLP
+        raise ValueError(f'a packed model runs on the CPU, without --gpu {gpu}')
+    words = packed.describe(arrays)
+    if fast.missing:
+        print(
+            '# computed by NumPy, many times slower than by Numba, which cannot be used: '
+            f'{fast.missing}'
+        )
+        return packed.PackedMLP(arrays), words
+    from deploy.xnor import XnorMLP
 
-        return XnorMLP(arrays), words
-    except ValueError as e:
-        raise ValueError(f'{path}: {e}') from e
+    return XnorMLP(arrays), words
 
 
 def draw_mistakes(path, images, labels, predicted):
@@ -111,7 +122,7 @@ def draw_mistakes(path, images, labels, predicted):
 
 
 def evaluate(model, folder, mistakes):
-    images, labels = read_test_set(folder)
+    images, labels = read_test_data(folder)
     if images[0].size != model.n_in:
         raise ValueError(
             f'{folder}: its images have {images[0].size} pixels, but the net takes {model.n_in}'
@@ -128,30 +139,49 @@ def evaluate(model, folder, mistakes):
         draw_mistakes(mistakes, images, labels, predicted)
 
 
-def classify(model, paths):
+def classify(model, paths, show):
     """Prints what each picture shows. A bad picture is reported, and the others are read."""
     try:
-        from deploy.picture import find_pictures, read_digit
+        from support.picture import draw_answers, find_pictures, read_digits
     except ImportError as e:
-        raise ValueError(f'pictures need Pillow (pip install pillow): {e}') from e
-    side = math.isqrt(model.n_in)
-    if side * side != model.n_in:
+        raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
+    if not model.layout:
         raise ValueError(f'the net takes {model.n_in} pixels, which do not make up a square')
-    failed = False
+    shown, failed = [], False
     for path in find_pictures(paths):
         try:
-            image = read_digit(path, side)
+            images = read_digits(path, model.layout)
         except (OSError, ValueError) as e:
             report_problem(e)
             failed = True
             continue
-        (logits,) = model.logits(image[None])
-        probability = numpy.exp(logits - logits.max())
-        print(
-            f'{path}: {logits.argmax()}  {probability.max() / probability.sum():.3f}', flush=True
-        )
+        answer = ' '.join(describe_answers(model.logits(images)))
+        print(f'{path}: {answer}', flush=True)
+        shown.append((path, images, answer))
+    if show:
+        with replacing(show) as f:
+            draw_answers(shown).save(f, format='PNG')
     if failed:
         sys.exit(2)
+
+
+def describe_answers(logits):
+    """The classes, their probabilities, and where another class is more than half as probable.
+
+    Args:
+        logits (array): Float array of shape (n, n_out) for the digits of a picture.
+
+    Yields:
+        str: For example ``37``, `` 0.731 0.520`` and ``(unsure, 7 or 1)``.
+    """
+    classes = numpy.argsort(-logits, axis=1)[:, :2]
+    yield ('' if logits.shape[1] <= 10 else '-').join(map(str, classes[:, 0]))
+    probabilities = numpy.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    yield ' ' + ' '.join(f'{p:.3f}' for p in probabilities.max(axis=1))
+    for of_digit, (first, second) in zip(probabilities, classes):
+        if of_digit[second] > of_digit[first] / 2:
+            yield f'(unsure, {first} or {second})'
 
 
 def main(argv=None):
@@ -165,7 +195,8 @@ def main(argv=None):
         'images',
         metavar='IMAGE',
         nargs='*',
-        help='PNG or JPEG file of one digit, or a folder of them; without it, the test images',
+        help='PNG or JPEG file of a digit or a row of them, or a folder of such files; without '
+        'it, the test images',
     )
     parser.add_argument(
         '--data',
@@ -184,9 +215,16 @@ def main(argv=None):
     parser.add_argument(
         '--mistakes', metavar='FILE.png', help='draw the test images that the net gets wrong'
     )
+    parser.add_argument(
+        '--show',
+        metavar='FILE.png',
+        help='draw each IMAGE, what the net saw of it, and the answer',
+    )
     args = parser.parse_intermixed_args(argv)
     if args.images and args.mistakes:
         parser.error('argument --mistakes: works on the test images; give no IMAGE')
+    if args.show and not args.images:
+        parser.error('argument --show: draws pictures; give an IMAGE')
 
     with errors_as_one_line():
         model, words = load(args.model, args.gpu)
@@ -194,7 +232,7 @@ def main(argv=None):
         if model.kernels:
             print(f'# kernels: {model.kernels}', flush=True)
         if args.images:
-            classify(model, args.images)
+            classify(model, args.images, args.show)
         else:
             evaluate(model, args.data, args.mistakes)
 

@@ -19,10 +19,11 @@ from chainer.training import extensions
 import numpy
 
 import fast
-from data import Minibatches, read_mnist
+from data import Minibatches
 from net import FloatMLP
 from support import models, recipe
 from support.arguments import check_arguments, parse_arguments, print_arguments
+from support.folders import read_data
 from support.program import errors_as_one_line, get_device
 from support.report import COLUMNS, Evaluator, FailOnNonFinite, Graph, PrintReport, Report
 from support.snapshot import Snapshot, claim, how_to_resume, identity
@@ -41,7 +42,7 @@ def prepare(args):
     """
     # Load the data
     device = get_device(args.gpu)
-    train_images, train_labels, test_images, test_labels = read_mnist(args.data)
+    train_images, train_labels, test_images, test_labels = read_data(args.data)
     n_in, n_out = train_images[0].size, int(train_labels.max()) + 1
     check_arguments(args, len(train_labels), n_in, n_out)
     run = identity(args, train_images, train_labels)
@@ -56,6 +57,7 @@ def prepare(args):
     else:
         net = FloatMLP(n_in, args.unit, n_out, args.layer)
     recipe.prepare_net(args, net)
+    models.remember_layout(net, train_images, args.transposed)
     if args.initmodel:
         models.initialize(args.initmodel, net)
     loss = recipe.squared_hinge if args.loss == 'hinge' else F.softmax_cross_entropy

@@ -97,4 +97,6 @@ def fold(net):
             arrays[f'l{i}/beta'] = bn.beta.array
         arrays[f'l{i}/W'] = pack_bits((W + n_w) // 2, bits)
         unit = n
+    if hasattr(net, 'layout'):
+        arrays['layout'] = net.layout
     return {name: numpy.asarray(array) for name, array in arrays.items()}

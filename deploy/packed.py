@@ -8,6 +8,8 @@ name                            type and shape
 ``packed_version``              int                       1
 ``n_in``                        int                       number of pixels K of the first layer
 ``activation_bits``             int                       bits of the activations, 1 to 8
+``layout``                      int32 (6,)                how the training images look, as
+                                                          :class:`~data.Layout`; optional
 ``lI/W``                        uint8                     bit planes of the weights of layer I, the
                                 (bits, M, ceil(K / 8))    least significant first; the first input
                                                           is the lowest bit of a byte
@@ -98,7 +100,7 @@ def describe(arrays):
     names |= {f'l{n_layers}/{name}' for name in AFFINE}
     names |= {f'l{i}/W' for i in range(1, n_layers + 1)}
     names |= {f'l{i}/T' for i in range(1, n_layers)}
-    misplaced = sorted(names ^ set(arrays))
+    misplaced = sorted(names ^ (set(arrays) - {'layout'}))
     check(not misplaced, f'{", ".join(misplaced[:3])} missing or out of place')
 
     sizes, greatest = [n_in], 255

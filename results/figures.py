@@ -14,14 +14,10 @@ import sys
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 import numpy
-from PIL import Image
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
-from deploy.packed import PackedMLP
-from deploy.picture import find_pictures, read_digit
 from qst import quantize
-from support.storage import read_npz
 
 COLUMNS = 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy'
 
@@ -75,25 +71,6 @@ def draw_quantizer():
     for axes in plots:
         axes.grid(alpha=0.3)
     figure.savefig(f'{HERE}/quantizer.png', dpi=120)
-
-
-def draw_digits():
-    """The pictures of digits/, what is made of them, and what binary.packed says they are."""
-    model = PackedMLP(read_npz(f'{HERE}/binary.packed'))
-    paths = find_pictures([f'{HERE}/digits'])
-    figure = Figure(figsize=(9, 3.4), layout='tight')
-    for path, (above, below) in zip(paths, figure.subplots(2, len(paths)).T):
-        with Image.open(path) as picture:
-            above.imshow(numpy.asarray(picture.convert('RGBA')))
-        image = read_digit(path)
-        below.imshow(image, cmap='gray')
-        (logits,) = model.logits(image[None])
-        probability = numpy.exp(logits) / numpy.exp(logits).sum()
-        above.set_title(os.path.basename(path), fontsize=9)
-        below.set_title(f'{logits.argmax()}, probability {probability.max():.2f}', fontsize=9)
-        above.axis('off')
-        below.axis('off')
-    figure.savefig(f'{HERE}/digits.png', dpi=120)
 
 
 def print_table(net):
@@ -264,7 +241,6 @@ def draw_recipe():
 
 if __name__ == '__main__':
     draw_quantizer()
-    draw_digits()
     for kind in 'binary', 'quantized':
         draw_training(kind)
         print_table(kind)

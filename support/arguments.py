@@ -1,6 +1,8 @@
 """The options of train_mnist.py: table, defaults, the paper's values, and checks."""
 
 import argparse
+import glob
+import os
 
 import fast
 from support import memory
@@ -16,6 +18,7 @@ DEFAULTS = {
     'layer': 2,
     'seed': 0,
     'data': MNIST,
+    'transposed': False,
     'out': 'result',
     'initmodel': None,
     'resume': None,
@@ -101,6 +104,11 @@ def _parser():
         '--data',
         metavar='DIR',
         help='folder with the four files of MNIST, or of a data set in its format',
+    )
+    add(
+        '--transposed',
+        action='store_true',
+        help='the images are transposed, as those of EMNIST are; inference.py will heed it',
     )
     add('--out', '-o', metavar='DIR', help='folder for the results')
     add('--initmodel', '-m', metavar='FILE', help='saved model whose parameters to start from')
@@ -238,6 +246,10 @@ def print_arguments(args):
         print(f'# no pictures will be drawn: Matplotlib cannot be imported: {problem}')
     print()
     print(f'load {"MNIST dataset" if args.data == MNIST else args.data}', flush=True)
+    if glob.glob(os.path.join(glob.escape(args.data), 'emnist*')) and not args.transposed:
+        print(
+            '# the images of EMNIST are transposed: give --transposed, or pictures will be misread'
+        )
 
 
 def check_arguments(args, n_images, n_in, n_out):

@@ -1,5 +1,10 @@
 """Saved nets: what they are, and how to load them."""
 
+import math
+
+import numpy
+
+from data import Layout, measure_layout
 from fast import BinaryMLP, QuantizedMLP
 from net import FloatMLP
 from support.storage import arrays_of, read_npz, restore
@@ -40,6 +45,39 @@ def describe_net(net):
     return describe(arrays_of(net))
 
 
+def remember_layout(net, images, transposed):
+    """Makes the net's saved model say how the images that it is trained on look."""
+    layout = measure_layout(images)._replace(transposed=int(transposed))
+    net.add_persistent('layout', numpy.array(layout, numpy.int32))
+
+
+def layout_of(arrays, n_in):
+    """How the images look that a saved or packed net was trained on.
+
+    Args:
+        arrays (dict): The arrays of the model, by name. Without ``layout``, as in older models,
+            the images are square and otherwise like those of MNIST.
+        n_in (int): Number of pixels.
+
+    Returns:
+        ~data.Layout: The layout; None if the pixels of an older model do not make up a square.
+
+    Raises:
+        ValueError: If the model states a layout that cannot be.
+    """
+    if 'layout' not in arrays:
+        side = math.isqrt(n_in)
+        box = max(1, round(side * 20 / 28))
+        return Layout(side, side, box, box) if side * side == n_in else None
+    array = arrays['layout']
+    if array.shape == (6,) and array.dtype.kind == 'i':
+        rows, columns, height, width, dark, transposed = map(int, array)
+        fits = rows * columns == n_in and 1 <= height <= rows and 1 <= width <= columns
+        if fits and rows > 0 and dark in (0, 1) and transposed in (0, 1):
+            return Layout(rows, columns, height, width, dark, transposed)
+    raise ValueError('it states a layout of its images that cannot be')
+
+
 def load(path, arrays):
     """Makes the net that a saved model holds.
 
@@ -70,6 +108,8 @@ def load(path, arrays):
         raise ValueError(f'{path}: {e}') from e
     if 'signed_pixels' in arrays:
         net.use_signed_pixels()
+    if 'layout' in arrays:
+        net.add_persistent('layout', arrays['layout'].copy())
     restore(path, arrays, net)
     return net
 
@@ -93,4 +133,6 @@ def initialize(path, net):
         raise ValueError(f'{path}: {e}') from e
     if theirs != ours:
         raise ValueError(f'{path}: holds {theirs}, but this training is of {ours}')
+    if hasattr(net, 'layout'):
+        arrays['layout'] = net.layout  # the parameters are taken over, but not the data
     restore(path, arrays, net)

@@ -88,16 +88,18 @@ def test_pictures(folder, mnist, tmp_path, name):
         page = Image.new('L', (300, 250), 255)
         page.paste(large, (random.randint(160), random.randint(110)))
         page.save(pictures / f'{i:03}.png')
-    result = inference(models / name, pictures)
+    result = inference(models / name, pictures, '--show', tmp_path / 'seen.png')
     assert result.stderr == ''
     lines = [line for line in result.stdout.splitlines() if line[0] != '#']
     assert len(lines) == 200
     predicted = []
     for i, line in enumerate(lines):
         path, answer = line.split(': ')
-        digit, probability = answer.split()
+        digit, probability = answer.split()[:2]
         assert path == str(pictures / f'{i:03}.png') and 0.1 <= float(probability) <= 1
         predicted.append(int(digit))
+    with Image.open(tmp_path / 'seen.png') as sheet:
+        assert sheet.format == 'PNG' and sheet.height == 50 * 300
     right = (numpy.array(predicted) == labels).mean()
     assert right >= (logits_of(net, images).argmax(axis=1) == labels).mean() - 0.05
 
@@ -124,6 +126,7 @@ def test_bad_input(folder, small_mnist, tmp_path):
             [models / 'mlp.packed', '--mistakes', tmp_path / 'no/y.png'],
             f'{tmp_path}/no/y.png: No such file',
         ),
+        ([models / 'mlp.packed', '--show', 'x.png'], 'argument --show: draws pictures'),
         ([models / 'mlp.model', '--gpu', 'x'], 'argument --gpu/-g: must be a whole number'),
     ]:
         result = inference(*arguments)
@@ -144,8 +147,8 @@ def test_the_commands_of_the_readme():
     with open(f'{ROOT}/README.md', encoding='utf-8') as f:
         printed = [line.split() for line in f if line.startswith('    results/digits/')]
     lines = [line.split() for line in result.stdout.splitlines() if line[0] != '#']
-    assert len(lines) == 6
-    for (path, digit, probability), (_, _, expected) in zip(lines, printed):
+    assert len(lines) == len(printed) == 8
+    for (path, digit, probability, *_), (_, _, expected, *_) in zip(lines, printed):
         assert [path, digit] in [line[:2] for line in printed]
         assert abs(float(probability) - float(expected)) < 0.02  # Pillow's scaling may change
 
@@ -179,7 +182,8 @@ def test_options_between_the_arguments(folder, tmp_path, mnist):
 
 
 @pytest.mark.parametrize(
-    'package, arguments', [('PIL', ['x.png']), ('matplotlib', ['--mistakes', 'x.png'])]
+    'package, arguments',
+    [('PIL', ['x.png']), ('scipy', ['x.png']), ('matplotlib', ['--mistakes', 'x.png'])],
 )
 def test_without_an_optional_package(package, arguments, folder, tmp_path):
     (tmp_path / f'{package}.py').write_text('raise ImportError("not there")')

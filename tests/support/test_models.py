@@ -3,8 +3,10 @@
 import numpy
 import pytest
 
+from data import Layout
+from deploy.fold import fold
 from net import BinaryMLP, QuantizedMLP
-from support.models import describe
+from support.models import describe, layout_of, remember_layout
 from support.storage import arrays_of
 
 
@@ -34,3 +36,35 @@ def test_describe():
 def test_describe_something_else(arrays):
     with pytest.raises(ValueError, match='not a saved net of this program'):
         describe(arrays)
+
+
+@pytest.mark.parametrize('packed', [False, True])
+def test_the_layout_is_saved(packed):
+    images = numpy.full((9, 4, 7), 255, numpy.uint8)
+    images[:, 1:3, 2:5] = 0
+    net = BinaryMLP(28, 20, 3)
+    remember_layout(net, images, transposed=True)
+    arrays = fold(net) if packed else arrays_of(net)
+    assert layout_of(arrays, 28) == Layout(4, 7, 2, 3, dark=1, transposed=1)
+
+
+def test_older_models_have_the_layout_of_mnist():
+    assert layout_of({}, 784) == Layout()
+    assert layout_of({}, 196) == Layout(14, 14, 10, 10)
+    assert layout_of({}, 12) is None
+
+
+@pytest.mark.parametrize(
+    'layout',
+    [
+        [28, 28, 20, 20, 0],
+        [28, 28, 20, 20, 0, 2],
+        [28, 28, 29, 20, 0, 0],
+        [-28, -28, -30, -30, 0, 0],
+        [27, 28, 20, 20, 0, 0],
+        [28.0, 28, 20, 20, 0, 0],
+    ],
+)
+def test_a_layout_that_cannot_be_is_refused(layout):
+    with pytest.raises(ValueError, match='a layout of its images that cannot be'):
+        layout_of({'layout': numpy.array(layout)}, 784)

@@ -1,0 +1,405 @@
+"""Picture files to images like those of MNIST: bright digits on black, scaled and centred."""
+
+import contextlib
+import os
+import typing
+import warnings
+
+import numpy
+from PIL import Image, ImageDraw, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from scipy import ndimage
+
+from data import Layout
+
+ENDINGS = '.png', '.jpg', '.jpeg'
+WORK = 512  # pixels of the longer side at which a picture is searched for digits
+LEAST = 12  # grey levels by which ink differs from paper
+
+
+def find_pictures(paths):
+    """The given pictures, and those in the given folders, sorted by name and without hidden files.
+
+    Raises:
+        ValueError: If there is no such file, or a folder holds no picture.
+    """
+    found = []
+    for path in paths:
+        if os.path.isdir(path):
+            names = sorted(
+                name
+                for name in os.listdir(path)
+                if name.lower().endswith(ENDINGS) and not name.startswith('.')
+            )
+            if not names:
+                raise ValueError(f'{path}: holds no picture ({", ".join(ENDINGS)})')
+            found += [os.path.join(path, name) for name in names]
+        else:
+            found.append(path)
+    return found
+
+
+@contextlib.contextmanager
+def _opened(path):
+    with open(path, 'rb') as f:  # may raise its own error
+        is_jpeg = f.read(2) == b'\xff\xd8'
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', Image.DecompressionBombWarning)
+            if is_jpeg:
+                picture = JpegImageFile(path)
+                # The decoder itself reduces a huge photo, so that it takes little memory.
+                picture.draft('L', (2 * WORK, 2 * WORK))
+                if picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
+                    raise ValueError(f'{picture.width} x {picture.height} pixels are too many')
+            else:
+                picture = Image.open(path, formats=('PNG',))
+            with picture:
+                yield picture
+    except Exception as e:  # An untrusted file can make Pillow raise anything.
+        raise ValueError(f'{path}: not a valid PNG or JPEG file: {e}') from e
+
+
+def read_grey(path):
+    """Reads a PNG or JPEG file as it is meant to be seen, reduced if it is large.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        array: float32 array of shape (rows, columns), from 0 (black) to 255, of no more than 512
+        rows and columns.
+
+    Raises:
+        ValueError: If it is not a PNG or JPEG file; the message names it.
+        OSError: If the file cannot be opened.
+    """
+    with _opened(path) as picture:
+        grey = _grey(ImageOps.exif_transpose(picture))
+    factor = max(grey.shape) / WORK
+    if factor <= 1:
+        return grey
+    return _resize(grey, [max(1, round(n / factor)) for n in grey.shape])
+
+
+def read_small(paths, largest):
+    """Reads small pictures of one size as they are.
+
+    Args:
+        paths (list of str): PNG or JPEG files.
+        largest (int): Pixels of the longer side up to which pictures are small.
+
+    Returns:
+        list of array: uint8 arrays; None if the pictures are larger, or of several sizes.
+
+    Raises:
+        ValueError: If a file is not a PNG or JPEG file; the message names it.
+        OSError: If a file cannot be opened.
+    """
+    images, sizes = [], set()
+    for path in paths:
+        with _opened(path) as picture:
+            sizes.add(picture.size)
+            if len(sizes) > 1 or max(picture.size) > largest:
+                return None
+            grey = _grey(picture)
+        images.append(numpy.rint(grey).clip(0, 255).astype(numpy.uint8))
+    return images
+
+
+def _grey(picture):
+    if picture.mode.startswith('I') or picture.mode == 'F':  # 16 bits
+        return numpy.asarray(picture, numpy.float32) / 257
+    if 'A' in picture.mode or 'transparency' in picture.info:
+        picture = picture.convert('RGBA')
+        alpha = numpy.asarray(picture)[..., 3] / numpy.float32(255)
+        ink = numpy.asarray(picture.convert('L'), numpy.float32)
+        # A background with contrast: white behind dark ink, black behind light ink.
+        light = (alpha * (255 - ink)).sum() >= (alpha * ink).sum()
+        return alpha * ink + (1 - alpha) * numpy.float32(255 if light else 0)
+    return numpy.asarray(picture.convert('L'), numpy.float32)
+
+
+def _resize(a, shape):
+    """Resizes a float array, by averaging where it becomes smaller."""
+    smaller = a.shape[0] > shape[0]
+    how = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
+    return numpy.asarray(Image.fromarray(a.astype(numpy.float32)).resize(shape[::-1], how))
+
+
+def find_ink(grey):
+    """Separates ink from paper, whatever the light.
+
+    Ink is what differs from its surroundings and is narrower than a third of the picture (the
+    top-hat transform). The edge of a shadow or of a table is not, as all beyond it is dark.
+
+    Args:
+        grey (array): float32 array of shape (rows, columns).
+
+    Returns:
+        array: float32 array of that shape, or less where there is no paper at the border: how much
+        ink differs from the paper, 0 or more.
+    """
+    grey = ndimage.gaussian_filter(grey, 0.003 * max(grey.shape))
+    light_on_dark = _is_light_on_dark(grey)
+    if light_on_dark:
+        grey = 255 - grey
+    size = max(3, round(max(grey.shape) / 3))
+    padded = numpy.pad(grey, size, 'edge')  # what reaches the border goes on beyond it
+    paper = ndimage.grey_closing(padded, size=size)[size:-size, size:-size]
+    ink = paper - grey
+    if not light_on_dark:
+        # Ink takes away a share of the light, so the difference is smaller in a shadow.
+        light = paper / max(1, numpy.median(paper))
+        ink /= numpy.clip(light, 0.4, None)
+        for axis in 0, 1:  # The table is not paper.
+            on_paper = numpy.flatnonzero(numpy.median(light, axis=1 - axis) > 0.5)
+            if on_paper.size:
+                ink = ink.take(numpy.arange(on_paper[0], on_paper[-1] + 1), axis)
+    ink = numpy.maximum(ink - numpy.median(ink), 0)
+    for axis in 0, 1:
+        ink = numpy.maximum(ink - _lines(ink, axis), 0)
+    return ink
+
+
+def _is_light_on_dark(grey):
+    """Whether what stands out is lighter than the mean of its surroundings.
+
+    Half of what surrounds a straight edge of a shadow is lighter and half is darker, so only
+    strokes count.
+    """
+    factor = max(1, max(grey.shape) / 64)
+    small = _resize(grey, [max(1, round(n / factor)) for n in grey.shape])
+    surroundings = ndimage.gaussian_filter(small, max(small.shape) / 8, mode='reflect')
+    return ((small - surroundings).astype(numpy.float64) ** 3).sum() > 0
+
+
+def _lines(ink, axis):
+    """The lines printed on the paper: ink that goes on, straight, from one border to the other.
+
+    Args:
+        ink (array): Float array of shape (rows, columns).
+        axis (int): 0 for lines along the rows, 1 for those along the columns.
+    """
+    a = ink if axis == 0 else ink.T
+    rows, columns = a.shape
+    if min(rows, columns) < 40:
+        return numpy.zeros_like(ink)
+    best, lines = 0, numpy.zeros_like(a)
+    # A few columns are enough to see a line: some across the page, and those at its borders.
+    some = numpy.r_[0:3, 3 : columns - 3 : 4, columns - 3 : columns]
+    for slope in numpy.linspace(-0.06, 0.06, 25):
+        shift = numpy.rint(slope * numpy.arange(columns)).astype(int)
+        level = a[(numpy.arange(rows)[:, None] + shift[some]) % rows, some]
+        parts = [numpy.median(part, axis=1) for part in (level, level[:, :3], level[:, -3:])]
+        profile = numpy.minimum.reduce([part - numpy.median(part) for part in parts]).clip(0)
+        energy = (profile**2).sum()
+        if energy > best:
+            best = energy
+            profile = ndimage.maximum_filter1d(profile, 3, mode='nearest')
+            lines = profile[(numpy.arange(rows)[:, None] - shift) % rows]
+    return lines if axis == 0 else lines.T
+
+
+def find_digits(ink):
+    """Finds digits that stand in a row.
+
+    Connected strokes make up a digit if they overlap from left to right and lie close together.
+    Specks, frames, and what the border cuts off are left out.
+
+    Args:
+        ink (array): Float array of shape (rows, columns), as :func:`find_ink` returns it.
+
+    Returns:
+        list of array: The ink of each digit from left to right, cut out, from 0 to 1.
+
+    Raises:
+        ValueError: If there is no ink, or it is not digits in a row.
+    """
+    strokes = _strokes(ink)
+    labels, count = ndimage.label(strokes, numpy.ones((3, 3)))
+    if not count:
+        raise ValueError('shows nothing that stands out from its background')
+    areas = numpy.bincount(labels.ravel())[1:]
+    parts = [
+        _Part([s.start for s in box], [s.stop for s in box], [i])
+        for i, box in enumerate(ndimage.find_objects(labels), 1)
+    ]
+    if count > 1:
+        parts = _choose(parts, areas, strokes.shape)
+    digits = _group(parts)
+    tallest = max(digit.height for digit in digits)
+    digits = sorted((d for d in digits if d.height >= 0.4 * tallest), key=lambda d: d.low[1])
+    for a, b in zip(digits, digits[1:]):
+        if a.high[1] > b.low[1]:
+            raise ValueError('shows digits, or something else, in more than one row')
+    if any(digit.width > 1.8 * digit.height for digit in digits):
+        raise ValueError('shows something wider than a digit: digits that touch, or no digit')
+    return [_cut(ink, strokes, labels, digit) for digit in digits]
+
+
+class _Part(typing.NamedTuple):
+    """A part of a digit, or a digit: from row and column low to high, with these labels."""
+
+    low: list
+    high: list
+    labels: list
+
+    @property
+    def height(self):
+        return self.high[0] - self.low[0]
+
+    @property
+    def width(self):
+        return self.high[1] - self.low[1]
+
+
+def _strokes(ink):
+    """Which pixels are ink: those over Otsu's threshold, if it separates more than noise."""
+    nothing = numpy.zeros(ink.shape, bool)
+    if ink.max() < LEAST:
+        return nothing
+    counts, edges = numpy.histogram(ink, 256)
+    values = (edges[1:] + edges[:-1]) / 2
+    below = numpy.cumsum(counts)[:-1]
+    above = ink.size - below
+    sums = numpy.cumsum(counts * values)
+    difference = (sums[-1] - sums[:-1]) / numpy.maximum(above, 1) - sums[:-1] / below
+    best = (below * above * difference**2).argmax()
+    noise = 1.4826 * numpy.median(abs(ink - numpy.median(ink)))
+    if difference[best] < max(LEAST, 5 * noise):
+        return nothing
+    return ink > edges[best + 1]
+
+
+def _choose(parts, areas, shape):
+    """Leaves out frames around the rest, specks, and what the border cuts off."""
+
+    def area(part):
+        return areas[part.labels[0] - 1]
+
+    def frames(a, b):
+        around = all(a.low[i] < b.low[i] and b.high[i] < a.high[i] for i in (0, 1))
+        thin = area(a) < 0.3 * a.height * a.width
+        return around and thin and b.height > 0.08 * a.height and area(b) > 0.05 * area(a)
+
+    parts = [p for p in parts if not any(frames(p, other) for other in parts)]
+    parts = [p for p in parts if area(p) > 0.04 * max(map(area, parts))]
+    whole = [p for p in parts if min(p.low) > 0 and p.high[0] < shape[0] and p.high[1] < shape[1]]
+    return whole if any(area(p) > 0.1 * max(map(area, parts)) for p in whole) else parts
+
+
+def _group(parts):
+    """Joins parts that overlap from left to right, or nearly so, and are close to each other."""
+    tallest = max(part.height for part in parts)
+    digits = []
+    for part in sorted(parts, key=lambda p: p.low[1]):
+        for other in digits[:]:
+            gap = [
+                max(part.low[i], other.low[i]) - min(part.high[i], other.high[i]) for i in (0, 1)
+            ]
+            if gap[0] < 0.25 * tallest and gap[1] < 0.04 * tallest:
+                digits.remove(other)
+                part = _Part(
+                    [min(p) for p in zip(part.low, other.low)],
+                    [max(p) for p in zip(part.high, other.high)],
+                    part.labels + other.labels,
+                )
+        digits.append(part)
+    return digits
+
+
+def _cut(ink, strokes, labels, digit):
+    """The ink of a digit alone, from 0 to 1, cut out with the soft edges of its strokes."""
+    own = numpy.isin(labels, digit.labels)
+    near = ndimage.binary_dilation(own, numpy.ones((3, 3)), max(1, max(ink.shape) // 150))
+    ink = numpy.where(near & (own | ~strokes), ink, 0)
+    ink = numpy.clip(ink / numpy.percentile(ink[own], 75), 0, 1)
+    ink[ink < 0.2] = 0
+    rows, columns = (numpy.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def place(ink, layout=Layout()):
+    """Scales and centres a digit as those of MNIST were.
+
+    Its height or width becomes that of the box (20 of 28 pixels), its proportions are kept, and
+    its centre of mass is placed in the middle of the image.
+
+    Args:
+        ink (array): Float array of shape (rows, columns), from 0 to 1: the digit cut out.
+        layout (Layout): How the digit is to lie in the image.
+
+    Returns:
+        array: uint8 array of shape (layout.rows, layout.columns).
+
+    Source: the steps are those described with MNIST itself, http://yann.lecun.com/exdb/mnist/.
+    """
+    if layout.transposed:
+        ink = ink.T
+    scale = min(layout.height / ink.shape[0], layout.width / ink.shape[1])
+    size = [max(1, round(n * scale)) for n in ink.shape]
+    small = _resize(ink, size)
+    small = numpy.clip(small / small.max(), 0, 1)
+    image = numpy.zeros((layout.rows, layout.columns), numpy.uint8)
+    # The middle of MNIST's images is the pixel in row and column 14, counted from 0.
+    start = []
+    for axis, (n, side) in enumerate(zip(size, image.shape)):
+        centre = small.sum(axis=1 - axis) @ numpy.arange(n) / small.sum()
+        start.append(int(numpy.clip(round(side / 2 - centre), 0, side - n)))
+    image[start[0] : start[0] + size[0], start[1] : start[1] + size[1]] = numpy.rint(255 * small)
+    return 255 - image if layout.dark else image
+
+
+def read_digits(path, layout=Layout()):
+    """Reads a picture of one digit, or of several that stand clearly apart in a row.
+
+    Args:
+        path (str): PNG or JPEG file: dark on light or light on dark, of any size.
+        layout (Layout): How the digits are to lie in the images.
+
+    Returns:
+        array: uint8 array of shape (n, layout.rows, layout.columns), the digits from left to
+        right.
+
+    Raises:
+        ValueError: If it is not a PNG or JPEG file, or does not show digits in a row; the message
+            names it.
+        OSError: If the file cannot be opened.
+    """
+    grey = read_grey(path)
+    try:
+        digits = find_digits(find_ink(grey))
+    except ValueError as e:
+        raise ValueError(f'{path}: {e}') from e
+    return numpy.stack([place(digit, layout) for digit in digits])
+
+
+def draw_answers(shown):
+    """Draws pictures above what the net saw of them and what it answered.
+
+    Args:
+        shown (list): For each picture its path, the images made of it, and the answer in words.
+
+    Returns:
+        ~PIL.Image.Image: The drawing.
+    """
+    width, height, edge = 180, 150, 6
+    columns = max(1, min(4, len(shown)))
+    sheet = Image.new('RGB', (columns * width, -(-len(shown) // columns) * 2 * height), 'white')
+    draw = ImageDraw.Draw(sheet)
+    for k, (picture, images, answer) in enumerate(shown):
+        left, top = k % columns * width + edge, k // columns * 2 * height
+        above = Image.fromarray(read_grey(picture).clip(0, 255).astype(numpy.uint8))
+        seen = numpy.pad(numpy.concatenate(images, axis=1), 1, constant_values=128)
+        below = Image.fromarray(seen)
+        factor = min((height - 40) / below.height, (width - 2 * edge) / below.width)
+        below = below.resize(
+            [max(1, int(n * factor)) for n in below.size], Image.Resampling.NEAREST
+        )
+        above.thumbnail((width - 2 * edge, height - 30))
+        draw.text((left, top + 4), os.path.basename(picture)[:28], 'black')
+        sheet.paste(above, (left, top + 20))
+        draw.text((left, top + height), answer[:32], 'black')
+        sheet.paste(below, (left, top + height + 16))
+    return sheet

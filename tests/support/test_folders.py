@@ -1,0 +1,71 @@
+"""Folders of pictures, by class, are a data set."""
+
+import numpy
+from PIL import Image
+import pytest
+
+from support.folders import read_data, read_test_data
+
+
+@pytest.fixture
+def folder(tmp_path, mnist):
+    """A function that writes 20 training and 10 test images by class, each by a function."""
+
+    def write(save):
+        for name, images, labels in ('train', *mnist[:2]), ('test', *mnist[2:]):
+            count = 20 if name == 'train' else 10
+            for i in range(count):
+                inside = tmp_path / name / str(labels[i])
+                inside.mkdir(parents=True, exist_ok=True)
+                save(images[i], inside / f'{i:02}.png')
+            (tmp_path / name / '.hidden').mkdir()
+            (tmp_path / name / 'notes.txt').write_text('not a class')
+        return str(tmp_path)
+
+    return write
+
+
+def test_small_pictures_are_taken_as_they_are(folder, mnist):
+    path = folder(lambda image, path: Image.fromarray(image).save(path))
+    sets = read_data(path)
+    for images, labels, expected, expected_labels in (
+        (*sets[:2], mnist[0][:20], mnist[1][:20]),
+        (*sets[2:], mnist[2][:10], mnist[3][:10]),
+    ):
+        order = numpy.argsort(expected_labels, kind='stable')
+        assert labels.dtype == numpy.int32 and images.dtype == numpy.uint8
+        numpy.testing.assert_array_equal(labels, expected_labels[order])
+        numpy.testing.assert_array_equal(images, expected[order])
+    numpy.testing.assert_array_equal(read_test_data(path)[0], sets[2])
+
+
+def test_large_pictures_are_prepared(folder, mnist):
+    path = folder(
+        lambda image, path: (
+            Image.fromarray(255 - image).resize((140 + len(path.name), 144)).save(path)
+        )
+    )
+    images = read_data(path)[2]
+    order = numpy.argsort(mnist[3][:10], kind='stable')
+    assert images.shape == (10, 28, 28)
+    likeness = [
+        numpy.corrcoef(image.ravel(), expected.ravel())[0, 1]
+        for image, expected in zip(images, mnist[2][:10][order])
+    ]
+    assert min(likeness) > 0.6 and numpy.mean(likeness) > 0.85
+
+
+@pytest.mark.parametrize(
+    'spoil, message',
+    [
+        (lambda path: (path / 'train/cat').mkdir(), 'train/cat: name the folders of the classes'),
+        (lambda path: (path / 'test/3').mkdir(exist_ok=False), 'test/3: holds no picture'),
+        (lambda path: (path / 'train/5/00.png').write_text('no'), '00.png: not a valid PNG'),
+        (lambda path: (path / 'test').rename(path / 'other'), 'test: there is no such folder'),
+    ],
+)
+def test_what_is_wrong_is_named(folder, spoil, message, tmp_path):
+    folder(lambda image, path: Image.fromarray(image).save(path))
+    spoil(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        read_data(str(tmp_path))
