@@ -13,7 +13,7 @@ from chainer.backends import cuda
 from chainer.training import extensions
 import numpy
 
-from support.storage import replacing
+from support.storage import replacing_if_free
 
 # The columns of the table, and of each row of the log.
 COLUMNS = [
@@ -132,7 +132,7 @@ class Graph(chainer.training.Extension):
             return
         chainer.config.keep_graph_on_report = False
         graph = computational_graph.build_computational_graph([trainer.observation['main/loss']])
-        with replacing(os.path.join(trainer.out, 'cg.dot')) as f:
+        with replacing_if_free(os.path.join(trainer.out, 'cg.dot')) as f:
             f.write(graph.dump().encode())
         print('graph generated', flush=True)
 
@@ -177,7 +177,7 @@ class Report(chainer.training.Extension):
     def __call__(self, trainer):
         self.count()
         log = trainer.get_extension('LogReport').log
-        with replacing(os.path.join(trainer.out, 'log')) as f:
+        with replacing_if_free(os.path.join(trainer.out, 'log')) as f:
             f.write(json.dumps(log, indent=4).encode())
         if time.monotonic() - self.drawn > 10:
             self.draw(trainer)
@@ -244,7 +244,7 @@ class Report(chainer.training.Extension):
 
     @staticmethod
     def save(figure, path):
-        with replacing(path) as f:
+        with replacing_if_free(path) as f:
             figure.savefig(f, format='png')
 
     def serialize(self, serializer):

@@ -12,7 +12,7 @@ import numpy
 from support.arguments import RECIPE_DEFAULTS, option, recipe_options
 from support.models import describe_net
 from support.report import COLUMNS
-from support.storage import BadFile, lock, read_npz, restore, save_npz
+from support.storage import BadFile, lock, read_npz, remove_if_free, restore, save_npz
 
 
 def identity(args, train_images, train_labels):
@@ -53,14 +53,14 @@ class Snapshot(chainer.training.Extension):
         path = self.path(trainer)
         if os.path.exists(path):  # resumed from it; a killed run may have left an older one
             for older in snapshots(trainer.out)[snapshots(trainer.out).index(path) + 1 :]:
-                os.remove(older)
+                remove_if_free(older)
 
     def __call__(self, trainer):
         path = self.path(trainer)
         save_npz(path, trainer)
         for other in snapshots(trainer.out):
             if other != path:
-                os.remove(other)
+                remove_if_free(other)
 
     @staticmethod
     def path(trainer):

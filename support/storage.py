@@ -2,14 +2,41 @@
 
 import contextlib
 import errno
-import fcntl
 import io
 import math
 import os
+import time
 import zipfile
 
 from chainer_compat import chainer
 import numpy
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+    fcntl = None
+
+WINDOWS = os.name == 'nt'
+PATIENCE = 2.0  # seconds for which a file may be busy, on Windows, before that is an error
+
+
+def patiently(change, *paths):
+    """Renames or removes a file, and tries again while another program has it open.
+
+    Windows refuses such a change for as long as, say, a viewer or a virus scanner reads the file.
+    Other systems never do.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return change(*paths)
+        except PermissionError:
+            if not WINDOWS or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -36,7 +63,7 @@ def replacing(path):
             yield f
             f.flush()
             os.fsync(f.fileno())
-        os.replace(new, path)
+        patiently(os.replace, new, path)
         _sync_folder(folder or '.')
     except BaseException as e:
         with contextlib.suppress(OSError):
@@ -46,8 +73,38 @@ def replacing(path):
         raise
 
 
+@contextlib.contextmanager
+def replacing_if_free(path):
+    """:func:`replacing` for what a training can do without, such as a picture that it draws.
+
+    If another program has the old file open for so long that Windows does not let it be replaced,
+    that is said, and the old file stays.
+    """
+    with _unless_busy(f'{path} is open in another program and stays as it was'):
+        with replacing(path) as f:
+            yield f
+
+
+def remove_if_free(path):
+    """Removes a file, or says that Windows does not let it as another program has it open."""
+    with _unless_busy(f'{path} is open in another program and could not be removed'):
+        patiently(os.remove, path)
+
+
+@contextlib.contextmanager
+def _unless_busy(notice):
+    try:
+        yield
+    except PermissionError:
+        if not WINDOWS:
+            raise
+        print(f'# {notice}', flush=True)
+
+
 def _sync_folder(folder):
     """Waits until a rename is on disk, which must be so before anything older is deleted."""
+    if WINDOWS:
+        return  # Windows cannot open a folder, and keeps its renames in a journal.
     directory = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(directory)
@@ -73,8 +130,11 @@ def lock(folder):
     os.makedirs(folder, exist_ok=True)
     f = open(os.path.join(folder, '.lock'), 'w')
     try:
-        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
+        if fcntl:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            msvcrt.locking(f.fileno(), msvcrt.LK_NBLCK, 1)
+    except (BlockingIOError, PermissionError) as e:
         f.close()
         raise OSError(e.errno, 'another training is writing to this folder', folder) from e
     except OSError as e:

@@ -1,0 +1,121 @@
+"""What Windows lacks or refuses, simulated on another system."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from helpers import ROOT
+from support import storage
+
+# One byte of an open file, locked: as the real one, it raises PermissionError if it is locked.
+# Python's own modules, which look for it to know where they are, are imported before.
+MSVCRT = """
+import os, subprocess, sys, types
+LK_NBLCK = 2
+
+def locking(descriptor, mode, size):
+    assert (mode, size) == (LK_NBLCK, 1)
+    if os.environ.get('LOCKED'):
+        raise PermissionError(13, 'Permission denied')
+
+sys.modules['msvcrt'] = types.SimpleNamespace(LK_NBLCK=LK_NBLCK, locking=locking)
+"""
+
+
+@pytest.fixture
+def without_posix(tmp_path):
+    """Environment of a program that finds no fcntl and no resource."""
+    for name in 'fcntl', 'resource':
+        (tmp_path / f'{name}.py').write_text(f'raise ModuleNotFoundError("No module {name}")')
+    (tmp_path / 'sitecustomize.py').write_text(MSVCRT)
+    return {**os.environ, 'PYTHONPATH': str(tmp_path)}
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, **options
+    )
+
+
+def test_the_programs_need_nothing_of_posix(without_posix, small_mnist, tmp_path):
+    train = ['train_mnist.py', '--data', small_mnist, '--epoch', 1, '--unit', 8, '--quiet']
+    train += ['--out', tmp_path / 'out']
+    result = run(*train, env=without_posix)
+    assert (result.returncode, result.stderr) == (0, '')
+    model = tmp_path / 'out/mlp.model'
+    for command in (
+        ['pack.py', model, tmp_path / 'packed'],
+        ['inference.py', tmp_path / 'packed', '--data', small_mnist],
+    ):
+        result = run(*command, env=without_posix)
+        assert (result.returncode, result.stderr) == (0, '')
+    result = run(*train, '--resume', env={**without_posix, 'LOCKED': 'yes'})
+    assert result.returncode == 2
+    assert 'another training is writing to this folder' in result.stderr
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """A Windows on which a number of changes of a file fail because it is open somewhere."""
+    monkeypatch.setattr(storage, 'WINDOWS', True)
+    monkeypatch.setattr(storage, 'PATIENCE', 0.3)
+
+    def refuse(name, times):
+        calls, change = [], getattr(os, name)
+
+        def busy(*paths):
+            calls.append(paths)
+            if len(calls) <= times:
+                raise PermissionError(13, 'Access is denied')
+            return change(*paths)
+
+        monkeypatch.setattr(os, name, busy)
+
+    return refuse
+
+
+def test_a_file_that_is_open_for_a_moment(windows, tmp_path):
+    windows('replace', 2)
+    with storage.replacing(str(tmp_path / 'log')) as f:
+        f.write(b'new')
+    assert (tmp_path / 'log').read_bytes() == b'new'
+
+
+def test_a_file_that_stays_open(windows, tmp_path, capsys):
+    path = tmp_path / 'log'
+    path.write_bytes(b'old')
+    windows('replace', 10**6)
+    with pytest.raises(PermissionError):
+        with storage.replacing(str(path)) as f:
+            f.write(b'new')
+    with storage.replacing_if_free(str(path)) as f:
+        f.write(b'new')
+    assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['log']
+    assert capsys.readouterr().out == f'# {path} is open in another program and stays as it was\n'
+
+
+def test_a_snapshot_that_stays_open(windows, tmp_path, capsys):
+    path = tmp_path / 'snapshot_epoch_1'
+    path.write_bytes(b'')
+    windows('remove', 10**6)
+    storage.remove_if_free(str(path))
+    assert path.exists()
+    assert 'could not be removed' in capsys.readouterr().out
+
+
+def test_no_folder_is_opened(windows, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'open', lambda *_: pytest.fail('opened a folder'))
+    with storage.replacing(str(tmp_path / 'log')) as f:
+        f.write(b'new')
+
+
+def test_elsewhere_a_refusal_is_an_error_at_once(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(os, 'replace', refuse)
+    with pytest.raises(PermissionError):
+        with storage.replacing_if_free(str(tmp_path / 'log')) as f:
+            f.write(b'new')
