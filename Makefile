@@ -41,17 +41,22 @@ endif
 	$(PIP) 'setuptools<81' wheel
 	@echo '$(PYTHON)' > $@
 
+# Installs what is optional: all at once, or else one by one, as far as there are wheels.
+define install_optional
+@$(PIP) --only-binary=:all: -r $(1) || \
+grep -v '^#' $(1) | while read -r package comment; do \
+    $(PIP) --only-binary=:all: "$$package" || echo "make goes on without $$package"; \
+done
+endef
+
 .venv/installed: requirements.txt requirements-optional.txt .venv/made-with
 	$(PIP) --no-build-isolation -r $<
-	@# All at once, or else one by one, as far as there are wheels.
-	@$(PIP) --only-binary=:all: -r requirements-optional.txt || \
-	grep -v '^#' requirements-optional.txt | while read -r package comment; do \
-	    $(PIP) --only-binary=:all: "$$package" || echo "make setup goes on without $$package"; \
-	done
+	$(call install_optional,requirements-optional.txt)
 	@touch $@
 
-.venv/tests-installed: tests/requirements.txt .venv/installed
+.venv/tests-installed: tests/requirements.txt tests/requirements-optional.txt .venv/installed
 	$(PIP) -r $<
+	$(call install_optional,tests/requirements-optional.txt)
 	@touch $@
 
 .venv/%-installed: .venv/installed

@@ -114,8 +114,11 @@ def train(args, trainer):
         with numpy.errstate(all='ignore'):  # FailOnNonFinite reports a loss that is not finite
             trainer.run(show_loop_exception_msg=False)
         if args.hold_out:
-            trainer.get_extension('ChooseEpoch').restore(trainer)
+            accuracy = trainer.get_extension('ChooseEpoch').restore(trainer)
+        else:
+            accuracy = trainer.get_extension('LogReport').log[-1]['validation/main/accuracy']
         optimizer = trainer.updater.get_optimizer('main')
+        models.remember_accuracy(optimizer.target.predictor, accuracy)
         print('save the model')
         save_npz(os.path.join(trainer.out, 'mlp.model'), optimizer.target.predictor)
         print('save the optimizer')

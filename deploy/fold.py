@@ -97,6 +97,7 @@ def fold(net):
             arrays[f'l{i}/beta'] = bn.beta.array
         arrays[f'l{i}/W'] = pack_bits((W + n_w) // 2, bits)
         unit = n
-    if hasattr(net, 'layout'):
-        arrays['layout'] = net.layout
+    for name in 'layout', 'accuracy':
+        if hasattr(net, name):
+            arrays[name] = getattr(net, name)
     return {name: numpy.asarray(array) for name, array in arrays.items()}

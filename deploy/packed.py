@@ -10,6 +10,7 @@ name                            type and shape
 ``activation_bits``             int                       bits of the activations, 1 to 8
 ``layout``                      int32 (6,)                how the training images look, as
                                                           :class:`~data.Layout`; optional
+``accuracy``                    float32                   on the test images, from 0 to 1; optional
 ``lI/W``                        uint8                     bit planes of the weights of layer I, the
                                 (bits, M, ceil(K / 8))    least significant first; the first input
                                                           is the lowest bit of a byte
@@ -28,6 +29,7 @@ number of thresholds that its integer sum reaches. deploy/fold.py makes these ar
 from concurrent.futures import ThreadPoolExecutor
 import functools
 import os
+import typing
 
 import numpy
 
@@ -100,8 +102,12 @@ def describe(arrays):
     names |= {f'l{n_layers}/{name}' for name in AFFINE}
     names |= {f'l{i}/W' for i in range(1, n_layers + 1)}
     names |= {f'l{i}/T' for i in range(1, n_layers)}
-    misplaced = sorted(names ^ (set(arrays) - {'layout'}))
+    misplaced = sorted(names ^ (set(arrays) - {'layout', 'accuracy'}))
     check(not misplaced, f'{", ".join(misplaced[:3])} missing or out of place')
+
+    if 'accuracy' in arrays:
+        a = arrays['accuracy']
+        check(a.shape == () and a.dtype == numpy.float32 and 0 <= a <= 1, 'accuracy')
 
     sizes, greatest = [n_in], 255
     for i in range(1, n_layers + 1):
@@ -136,6 +142,85 @@ def describe(arrays):
     kind = 'binary' if bits == (1, 1) else 'quantized'
     words = f'a packed {kind} net {"-".join(map(str, sizes))}'
     return words if kind == 'binary' else f'{words}, W {bits[0]} bits, activations {bits[1]} bits'
+
+
+def layers(arrays):
+    """The layers of a packed model, first to last.
+
+    Args:
+        arrays (dict): The arrays of a packed model, by name.
+
+    Yields:
+        tuple: Weights V, an int32 array of shape (M, K), and thresholds, an int32 array of shape
+        (M, n), or None for the last layer.
+    """
+    n_in = int(arrays['n_in'])
+    for i in range(1, sum(name.endswith('/W') for name in arrays) + 1):
+        V = unpack_bits(arrays[f'l{i}/W'], n_in)
+        yield V, arrays.get(f'l{i}/T')
+        n_in = len(V)
+
+
+class XnorLayer(typing.NamedTuple):
+    """A layer as XNOR and popcount alone: what the writers of other formats need of it.
+
+    A number of k bits stands for the sum of 2^p (2 bit_p - 1) over its planes p, so
+
+    .. math:: S = greatest - 2 \\sum_{p, q} 2^{p + q} popcount(w_p \\oplus x_q)
+
+    is the sum of the products of weights and inputs.
+
+    Attributes:
+        units, n_in (int): Shape (M, K) of the weight.
+        weight_bits, input_bits (int): Bits of weights and inputs; a pixel has 8.
+        words (int): 64-bit words of a plane.
+        greatest (int): The sum of a unit that agrees with all inputs.
+        W (array): uint64 array of shape (M, weight_bits, words); the first input is the lowest
+            bit.
+        T (array): int32 array of shape (M, n): the level of a unit is the number of its thresholds
+            that S reaches. None for the last layer.
+        scale (float): What S is divided by in the last layer.
+    """
+
+    units: int
+    n_in: int
+    weight_bits: int
+    input_bits: int
+    words: int
+    greatest: int
+    W: numpy.ndarray
+    T: numpy.ndarray
+    scale: float
+
+
+def xnor_layers(arrays):
+    """The layers of a packed model, the first included, as XNOR and popcount.
+
+    A pixel P of 8 bits stands for 2 P - 255 here, so the sum of the first layer is twice that of
+    the pixels minus 255 times that of the weights; its thresholds follow.
+
+    Args:
+        arrays (dict): The arrays of a packed model, by name.
+
+    Yields:
+        XnorLayer: The layers, first to last.
+    """
+    bits, activation_bits = len(arrays['l1/W']), int(arrays['activation_bits'])
+    n, input_bits = 2**bits - 1, 8
+    for i, (V, T) in enumerate(layers(arrays)):
+        M, K = V.shape
+        words = -(-K // 64)
+        planes = numpy.zeros((bits, M, 8 * words), numpy.uint8)
+        planes[..., : -(-K // 8)] = pack_bits(V, bits)
+        W = planes.view('<u8').astype(numpy.uint64).transpose(1, 0, 2)
+        greatest = K * n * (2**input_bits - 1)
+        if i == 0:
+            sums = (2 * V.astype(numpy.int64) - n).sum(axis=1)[:, None]
+            T = (2 * T.astype(numpy.int64) - 255 * sums).clip(-greatest - 1, greatest + 1)
+            T = T.astype(numpy.int32)
+        scale = float(n * (2**activation_bits - 1))
+        yield XnorLayer(M, K, bits, input_bits, words, greatest, W, T, scale)
+        input_bits = activation_bits
 
 
 def summary(arrays):
@@ -200,16 +285,13 @@ class PackedMLP:
         self.n_layers = sum(name.endswith('/W') for name in arrays)
         self.activation_levels = 2 ** int(arrays['activation_bits']) - 1  # n of the activations
         self.weight_levels = 2 ** len(arrays['l1/W']) - 1
-        weights, n_in = [], self.n_in
-        for i in range(1, self.n_layers + 1):
-            weights.append(unpack_bits(arrays[f'l{i}/W'], n_in))
-            n_in = len(weights[-1])
-        self.n_out = n_in
+        weights, thresholds = zip(*layers(arrays))
+        self.n_out = len(weights[-1])
         self.affine = [arrays[f'l{self.n_layers}/{name}'] for name in AFFINE]
         self.scale = numpy.float32(self.weight_levels * self.activation_levels)
         self.prepare(
             weights,
-            [arrays[f'l{i}/T'] for i in range(1, self.n_layers)],
+            thresholds[:-1],
             len(arrays['l1/W']),
             int(arrays['activation_bits']),
         )

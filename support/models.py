@@ -51,6 +51,11 @@ def remember_layout(net, images, transposed):
     net.add_persistent('layout', numpy.array(layout, numpy.int32))
 
 
+def remember_accuracy(net, accuracy):
+    """Makes the net's saved model say its accuracy on the test images."""
+    net.add_persistent('accuracy', numpy.array(accuracy, numpy.float32))
+
+
 def layout_of(arrays, n_in):
     """How the images look that a saved or packed net was trained on.
 
@@ -108,8 +113,9 @@ def load(path, arrays):
         raise ValueError(f'{path}: {e}') from e
     if 'signed_pixels' in arrays:
         net.use_signed_pixels()
-    if 'layout' in arrays:
-        net.add_persistent('layout', arrays['layout'].copy())
+    for name in 'layout', 'accuracy':
+        if name in arrays:
+            net.add_persistent(name, arrays[name].copy())
     restore(path, arrays, net)
     return net
 

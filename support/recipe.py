@@ -115,7 +115,11 @@ class ChooseEpoch(chainer.training.Extension):
         return os.path.join(trainer.out, 'best.model')
 
     def restore(self, trainer):
-        """Gives the net the parameters of the best epoch, and evaluates it on the test images."""
+        """Gives the net the parameters of the best epoch, and evaluates it on the test images.
+
+        Returns:
+            float: The accuracy on the test images.
+        """
         path = self.path(trainer)
         model = trainer.updater.get_optimizer('main').target
         restore(path, read_npz(path), model.predictor)
@@ -124,6 +128,7 @@ class ChooseEpoch(chainer.training.Extension):
             f'epoch {self.epoch}, chosen by the accuracy on the held-out images, '
             f'{self.accuracy:.4f}: test accuracy {accuracy:.4f}'
         )
+        return accuracy
 
     def serialize(self, serializer):
         self.epoch = serializer('epoch', self.epoch)

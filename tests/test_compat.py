@@ -24,8 +24,10 @@ def modules():
 
 WITHOUT_CHAINER = (
     'deploy.__init__',
+    'deploy.c_source',
+    'deploy.html_page',
+    'deploy.onnx_graph',
     'deploy.packed',
-    'deploy.picture',
     'support.__init__',
     'support.memory',
 )

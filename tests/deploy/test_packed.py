@@ -281,6 +281,7 @@ def test_the_program(tmp_path):
         *summary(arrays).splitlines(),
         f'{tmp_path}/mlp.model: {before:,} bytes',
         f'{tmp_path}/packed: {after:,} bytes, {before / after:.1f} times smaller',
+        f'to use it: ./inference.py {tmp_path}/packed [PICTURE ...]',
     ]
 
     net.bn1.gamma.array[:] = numpy.nan

@@ -1,0 +1,136 @@
+"""The packed net as an ONNX graph of the standard operator set, in integers but for the end."""
+
+import numpy
+import onnx
+from onnx import helper, numpy_helper
+
+from deploy.packed import AFFINE, describe, layers
+
+OPSET = 17
+IR_VERSION = 8  # of the same age as the operator set, so that older runtimes read it, too
+
+
+class _Graph:
+    """Nodes and constants, each with a name of its own."""
+
+    def __init__(self):
+        self.nodes, self.constants = [], []
+
+    def constant(self, array):
+        name = f'c{len(self.constants)}'
+        self.constants.append(numpy_helper.from_array(numpy.ascontiguousarray(array), name))
+        return name
+
+    def add(self, operator, *inputs, output=None, **attributes):
+        inputs = [self.constant(i) if isinstance(i, numpy.ndarray) else i for i in inputs]
+        output = output or f'{operator}_{len(self.nodes)}'
+        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+
+def _product(graph, x, W):
+    """The sums of a layer, for bytes x and whole weights W of shape (M, K).
+
+    On CPUs without VNNI, some runtimes add two products in 16 bits. So that these never overflow,
+    a weight of more than six bits is multiplied in two parts.
+    """
+    if abs(W).max() < 64:
+        return graph.add('MatMulInteger', x, W.T.astype(numpy.int8))
+    high, low = (
+        graph.add('MatMulInteger', x, part.T.astype(numpy.int8)) for part in (W >> 4, W & 15)
+    )
+    return graph.add('Add', graph.add('Mul', high, numpy.array(16, numpy.int32)), low)
+
+
+def _level(graph, sums, T):
+    """The number of thresholds that each sum reaches, found by bisection, as bytes.
+
+    Args:
+        sums (str): Sums of shape (N, M).
+        T (array): int32 array of shape (2^bits - 1, M), ascending.
+    """
+    step = (len(T) + 1) // 2
+    first = graph.add('GreaterOrEqual', sums, T[step - 1])
+    if step == 1:
+        return graph.add('Cast', first, to=onnx.TensorProto.UINT8)
+    level = graph.add('Mul', graph.add('Cast', first, to=onnx.TensorProto.INT64), _int64(step))
+    thresholds = graph.constant(T)
+    while step > 1:
+        step //= 2
+        at = graph.add('Add', level, _int64(step - 1))
+        reached = graph.add(
+            'GreaterOrEqual', sums, graph.add('GatherElements', thresholds, at, axis=0)
+        )
+        more = graph.add('Cast', reached, to=onnx.TensorProto.INT64)
+        level = graph.add('Add', level, graph.add('Mul', more, _int64(step)))
+    return graph.add('Cast', level, to=onnx.TensorProto.UINT8)
+
+
+def _int64(value):
+    return numpy.array(value, numpy.int64)
+
+
+def to_onnx(arrays, rows, columns):
+    """Writes a packed net as an ONNX model.
+
+    The input ``pixels`` is uint8 of shape (n, rows, columns), the outputs are ``logits``, float32
+    of shape (n, classes), and ``class``, int64 of shape (n,). A level V of a layer with n
+    thresholds stands for 2 V - n; the product takes V, and the rest is in the next thresholds.
+
+    Args:
+        arrays (dict): The arrays of a packed model, by name.
+        rows, columns (int): Size of an image.
+
+    Returns:
+        bytes: The model, checked by ``onnx.checker``.
+
+    Source: the operators are those of https://onnx.ai/onnx/operators, version 17.
+    """
+    words, graph = describe(arrays), _Graph()
+    bits, n = len(arrays['l1/W']), 2 ** int(arrays['activation_bits']) - 1
+    x = graph.add('Reshape', 'pixels', numpy.array([-1, rows * columns], numpy.int64))
+    factor, shift = 1, 0  # the sum of W (2 V - n) is twice the sum of W V minus n times that of W
+    for V, T in layers(arrays):
+        W = 2 * V - (2**bits - 1)
+        sums = _product(graph, x, W)
+        if T is None:
+            break
+        T = T.astype(numpy.int64) + (shift * W.sum(axis=1)[:, None])
+        T = numpy.clip(-(-T // factor), -(2**31), 2**31 - 1).astype(numpy.int32)
+        x = _level(graph, sums, T.T)
+        factor, shift = 2, n
+    sums = graph.add('Mul', sums, numpy.array(factor, numpy.int32))
+    sums = graph.add('Sub', sums, (shift * W.sum(axis=1)).astype(numpy.int32))
+    y = graph.add('Cast', sums, to=onnx.TensorProto.FLOAT)
+    y = graph.add('Div', y, numpy.array((2**bits - 1) * n, numpy.float32))
+    b, mean, inv_std, gamma, beta = (arrays[f'l{_last(arrays)}/{name}'] for name in AFFINE)
+    for operator, array in ('Add', b), ('Sub', mean), ('Mul', inv_std), ('Mul', gamma):
+        y = graph.add(operator, y, array)
+    graph.add('Add', y, beta, output='logits')
+    graph.add('ArgMax', 'logits', output='class', axis=1, keepdims=0)
+
+    value = helper.make_tensor_value_info
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            words,
+            [value('pixels', onnx.TensorProto.UINT8, ['n', rows, columns])],
+            [
+                value('logits', onnx.TensorProto.FLOAT, ['n', len(beta)]),
+                value('class', onnx.TensorProto.INT64, ['n']),
+            ],
+            graph.constants,
+        ),
+        opset_imports=[helper.make_opsetid('', OPSET)],
+        ir_version=IR_VERSION,
+    )
+    about = {'description': words, 'classes': ' '.join(map(str, range(len(beta))))}
+    if 'accuracy' in arrays:
+        about['test_accuracy'] = f'{float(arrays["accuracy"]):.4f}'
+    helper.set_model_props(model, about)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def _last(arrays):
+    return sum(name.endswith('/W') for name in arrays)

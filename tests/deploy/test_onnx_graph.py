@@ -1,0 +1,50 @@
+"""The ONNX graph gives the logits of the packed net."""
+
+import numpy
+import pytest
+
+from deploy.packed import PackedMLP
+from helpers import ROOT
+from nets import SHAPES, packed
+from support.storage import read_npz
+
+onnx = pytest.importorskip('onnx', reason='onnx is not installed')
+runtime = pytest.importorskip('onnxruntime', reason='ONNX Runtime is not installed')
+
+from deploy.onnx_graph import to_onnx
+
+
+def run(content, images):
+    session = runtime.InferenceSession(content, providers=['CPUExecutionProvider'])
+    return session.run(None, {'pixels': images})
+
+
+@pytest.mark.parametrize('signed', [False, True])
+@pytest.mark.parametrize('name', SHAPES)
+def test_random_nets(name, signed):
+    arrays, images = packed(name, signed)
+    logits, classes = run(to_onnx(arrays, *images.shape[1:]), images)
+    expected = PackedMLP(arrays).logits(images)
+    numpy.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    numpy.testing.assert_array_equal(classes, expected.argmax(axis=1))
+
+
+def test_all_test_images(mnist):
+    arrays = read_npz(f'{ROOT}/results/binary.packed')
+    logits, classes = run(to_onnx(arrays, 28, 28), mnist[2])
+    expected = PackedMLP(arrays).logits(mnist[2])
+    numpy.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    numpy.testing.assert_array_equal(classes, expected.argmax(axis=1))
+
+
+def test_what_it_says_of_itself():
+    arrays, _ = packed('binary')
+    model = onnx.load_from_string(to_onnx({**arrays, 'accuracy': numpy.float32(0.978)}, 5, 7))
+    assert {p.key: p.value for p in model.metadata_props} == {
+        'description': 'a packed binary net 35-70-70-12',
+        'classes': '0 1 2 3 4 5 6 7 8 9 10 11',
+        'test_accuracy': '0.9780',
+    }
+    assert all(node.domain == '' for node in model.graph.node)
+    sizes = [d.dim_value or d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert sizes == ['n', 5, 7]
