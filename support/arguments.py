@@ -6,7 +6,7 @@ import os
 
 import fast
 from support import memory
-from support.program import MNIST, Parser, number, real
+from support.program import MNIST, Parser, is_first, number, real
 from support.report import why_no_pictures
 
 DEFAULTS = {
@@ -24,6 +24,7 @@ DEFAULTS = {
     'resume': None,
     'overwrite': False,
     'quiet': False,
+    'communicator': None,
 }
 
 RECIPE_DEFAULTS = {
@@ -126,6 +127,11 @@ def _parser():
         help='replace an earlier training in --out, which is refused otherwise',
     )
     add('--quiet', action='store_true', help='no progress bar')
+    add(
+        '--communicator',
+        choices=('naive', 'flat', 'non_cuda_aware', 'pure_nccl'),
+        help='train on all processes that mpiexec starts, connected by this of ChainerMN',
+    )
 
     recipe = parser.add_argument_group("the paper's recipe")
     add = recipe.add_argument
@@ -231,6 +237,8 @@ def recipe_options(args):
 
 def print_arguments(args):
     """Prints the head of a training's output."""
+    if args.communicator and not is_first():
+        return
     print(f'GPU: {args.gpu}')
     bits = f', W {args.weight_bits} bits, activations {args.activation_bits} bits'
     print(f'# net: {args.net}{bits if args.net == "quantized" else ""}')

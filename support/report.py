@@ -51,7 +51,8 @@ def why_no_pictures():
 class Evaluator(extensions.Evaluator):
     """Chainer's Evaluator, except that it weights each minibatch by its size.
 
-    So ``validation/main/accuracy`` is exact for any minibatch size, also if the last is smaller.
+    So ``validation/main/accuracy`` is exact for any minibatch size, also if the last is smaller,
+    and each of several processes evaluates its share.
     """
 
     def evaluate(self):
@@ -59,12 +60,19 @@ class Evaluator(extensions.Evaluator):
         iterator.reset()
         totals, n = {}, 0
         for x, t in iterator:
+            if not len(t):  # the share of this process
+                continue
             observation = {}
             with chainer.report_scope(observation), chainer.no_backprop_mode():
                 self.get_target('main')(x, t)
             for name, value in observation.items():
                 totals[name] = totals.get(name, 0) + float(chainer.as_array(value)) * len(t)
             n += len(t)
+        if iterator.share:
+            everywhere = iterator.share.gather((n, totals))
+            n = sum(n for n, _ in everywhere)
+            names = max((totals for _, totals in everywhere), key=len)  # some may have no image
+            totals = {name: sum(t.get(name, 0) for _, t in everywhere) for name in names}
         return {name: total / n for name, total in totals.items()}
 
 

@@ -213,7 +213,7 @@ def test_what_is_wrong_with_a_picture_is_said(mnist, tmp_path, name):
 @pytest.mark.parametrize('condition', pictures.CONDITIONS)
 def test_pictures_as_people_take_them(packed, mnist, tmp_path, condition, request):
     """Few of each in the usual tests, a hundred in the slow ones."""
-    count = 100 if request.config.getoption('--slow') else 6
+    count = 100 if request.config.getoption('--slow') else 3
     images, labels = pictures.read_rightly(packed, mnist[2], mnist[3], count)
     right, _ = pictures.count_right(packed, condition, images, labels, str(tmp_path))
     assert right >= 0.95 * count
