@@ -19,7 +19,7 @@ from time import perf_counter
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-from benchmarks.worker import describe_cpu
+from benchmarks.train import cpu
 
 NETS = {'784-1000-1000-10': (1000, 2, 200), '784-4096-4096-4096-10': (4096, 3, 15)}
 LATENCY = 50e-6  # seconds that a message takes to another machine
@@ -66,7 +66,6 @@ def run(processes, threads, unit, layer, steps, batchsize=100):
     command += map(str, (unit, layer, steps, batchsize))
     if processes > 1:
         mpiexec = os.path.join(os.path.dirname(sys.executable), 'mpiexec')
-        # Eager reduction in the order of arrival would not be what a cluster does.
         command = [mpiexec, '--oversubscribe', '-n', str(processes), *command, 'naive']
     environment = {**os.environ, 'OPENBLAS_NUM_THREADS': str(threads)}
     output = subprocess.run(command, capture_output=True, text=True, env=environment).stdout
@@ -81,8 +80,10 @@ def main():
     args = parser.parse_args()
     if args.worker:
         unit, layer, steps, batchsize, *name = args.worker
-        worker(unit, layer, int(steps), batchsize, ['--communicator', *name] if name else [])
-    print(f'{describe_cpu()}; {args.rounds} rounds, minibatches of 100\n')
+        return worker(
+            unit, layer, int(steps), batchsize, ['--communicator', *name] if name else []
+        )
+    print(f'{cpu(None)}; {args.rounds} rounds, minibatches of 100\n')
     print('| net | processes x threads | ms a step | in MPI | s an epoch | MB sent a step |')
     print('|---|---|---|---|---|---|')
     estimates = []
@@ -106,18 +107,25 @@ def main():
             )
         estimates.append((net, median[1, 1][0], median['half'][0], median[2, 1][2]))
 
-    print('\n| net, minibatch | Gbit/s |', ' | '.join(f'{n} machines' for n in (2, 4, 8, 16, 32, 64)))
+    machines = 2, 4, 8, 16, 32, 64
+    print('\n| net, minibatch | Gbit/s | ' + ' | '.join(f'{n} machines' for n in machines) + ' |')
     print('|---|---|' + '---|' * 6)
     for net, whole, half, sent in estimates:
         image = (whole - half) / 50
         fixed = whole - 100 * image
-        for minibatch, share, label in (100, 1, '100'), (1000, 1, '1000'), (1000, 0.5, '1000, float16'):
+        for minibatch, share, label in (
+            (100, 1, '100'),
+            (1000, 1, '1000'),
+            (1000, 0.5, '1000, float16'),
+        ):
             alone = fixed + minibatch * image
             for gigabits in 1, 10, 100:
                 row = []
-                for n in 2, 4, 8, 16, 32, 64:
+                for n in machines:
                     transfer = 2 * (n - 1) / n * sent * share * 8 / (gigabits * 1e9)
-                    row.append(alone / (fixed + minibatch / n * image + transfer + 2 * n * LATENCY))
+                    row.append(
+                        alone / (fixed + minibatch / n * image + transfer + 2 * n * LATENCY)
+                    )
                 times = ' | '.join(f'{faster:.1f}' for faster in row)
                 print(f'| {net}, {label} | {gigabits} | {times} |')
 
