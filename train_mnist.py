@@ -32,15 +32,15 @@ from support.storage import BadFile, save_npz
 from weight_clip import WeightClip
 
 
-def prepare(args, share=None):
-    """Sets up everything, and refuses what it must before anything is written.
+def build(args, share=None):
+    """Sets up everything but the state to resume from.
 
     Args:
         args (argparse.Namespace): What :func:`parse_arguments` returned.
         share (~support.distributed.Share): The share of this process, if there are several.
 
     Returns:
-        ~chainer.training.Trainer: The trainer, ready to run.
+        ~chainer.training.Trainer: The trainer.
     """
     # Load the data
     device = get_device(args.gpu)
@@ -109,6 +109,18 @@ def prepare(args, share=None):
     return trainer
 
 
+def prepare(args):
+    """Builds the trainer, resumes from a snapshot if it should, and locks the folder.
+
+    Whatever must be refused is refused here, before anything is written.
+    """
+    if args.communicator:
+        return distributed.prepare(args, build)
+    trainer = build(args)
+    trainer.lock = claim(args, trainer)
+    return trainer
+
+
 def train(args, trainer):
     """Runs the trainer, and saves the net and the optimizer."""
     with trainer.lock:
@@ -133,12 +145,7 @@ def main(argv=None):
     args = parse_arguments(argv)
     with errors_as_one_line(interrupted=lambda: 'interrupted before the training'):
         print_arguments(args)
-        if args.communicator:
-            trainer = distributed.prepare(args, prepare)
-        else:
-            trainer = prepare(args)
-            # Resume from a snapshot, and lock the folder
-            trainer.lock = claim(args, trainer)
+        trainer = prepare(args)
     with errors_as_one_line(
         (OSError, BadFile, MemoryError, FloatingPointError),
         status=1,

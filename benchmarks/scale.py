@@ -28,15 +28,14 @@ LATENCY = 50e-6  # seconds that a message takes to another machine
 def worker(unit, layer, steps, batchsize, communicator):
     """Prints, as JSON, seconds a step, those of them in MPI, and bytes sent a step."""
     import train_mnist
-    from support import distributed
     from support.arguments import parse_arguments
 
     spent, sent = [0.0], [0]
     with tempfile.TemporaryDirectory() as out:
         options = f'--unit {unit} --layer {layer} --batchsize {batchsize} --quiet --out {out}'
         args = parse_arguments(options.split() + communicator)
+        trainer = train_mnist.prepare(args)
         if communicator:
-            trainer = distributed.prepare(args, train_mnist.prepare)
             inner = trainer.share.communicator._multi_node_mean
 
             def timed(send, receive):
@@ -46,8 +45,6 @@ def worker(unit, layer, steps, batchsize, communicator):
                 sent[0] += receive.nbytes
 
             trainer.share.communicator._multi_node_mean = timed
-        else:
-            trainer = train_mnist.prepare(args)
         for _ in range(5):
             trainer.updater.update()
         spent[0], sent[0], start = 0.0, 0, perf_counter()

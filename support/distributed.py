@@ -196,12 +196,12 @@ def distribute(net, share):
             setattr(net, f'bn{i}', MultiNodeBatchNormalization(len(net[f'l{i}'].W), share))
 
 
-def prepare(args, prepare_alone):
+def prepare(args, build):
     """Prepares a training on all processes. Only the first of them prints, draws and writes.
 
     Args:
         args (argparse.Namespace): The options of the training.
-        prepare_alone (callable): Makes the trainer of this process of the options and its share.
+        build (callable): Makes the trainer of this process of the options and its share.
 
     Returns:
         ~chainer.training.Trainer: The trainer, ready to run, with ``share`` and ``lock``.
@@ -214,7 +214,7 @@ def prepare(args, prepare_alone):
         print(f'# processes: {share.size}', flush=True)
     if args.gpu >= 0:
         args.gpu += share.intra_rank
-    trainer = agree(share, lambda: prepare_alone(args, share))
+    trainer = agree(share, lambda: build(args, share))
     trainer.share, trainer.resumed = share, (None, None)
     _check_minibatches(args, share, trainer.updater.get_iterator('main'))
     runs = share.gather(trainer.get_extension('Snapshot').run)
