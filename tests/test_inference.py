@@ -9,7 +9,7 @@ import numpy
 import pytest
 
 from deploy.fold import fold
-from helpers import ROOT, logits_of, trained
+from helpers import ROOT, logits_of, small, trained, write_dataset
 from net import BinaryMLP
 from support.storage import save_arrays, save_npz
 
@@ -190,3 +190,36 @@ def test_without_an_optional_package(package, arguments, folder, tmp_path):
     result = inference(folder[0] / 'mlp.packed', *arguments, PYTHONPATH=str(tmp_path))
     assert result.returncode == 2
     assert result.stderr.count('\n') == 1 and '(pip install' in result.stderr
+
+
+@pytest.mark.parametrize('kind', ['transposed', 'dark on light', 'cropped to the digit'])
+def test_a_net_of_other_images_reads_the_same_pictures(kind, mnist, tmp_path):
+    """Pictures are prepared as the images of the data set were."""
+
+    def change(images):
+        if kind == 'transposed':
+            return images.transpose(0, 2, 1)
+        return 255 - images if kind == 'dark on light' else images[:, 4:24, 4:24]
+
+    write_dataset(
+        tmp_path / 'data',
+        *(change(mnist[0][:3000]), mnist[1][:3000], change(mnist[2][:300]), mnist[3][:300]),
+        prefix='emnist-' if kind == 'transposed' else '',
+    )
+    options = ['--transposed'] if kind == 'transposed' else []
+    result = small(tmp_path / 'out', tmp_path / 'data', '--epoch', 4, *options)
+    assert (result.returncode, result.stderr) == (0, '')
+    assert 'give --transposed' not in result.stdout
+    (tmp_path / 'pictures').mkdir()
+    for i, image in enumerate(mnist[2][:40]):
+        large = Image.fromarray(255 - image).resize((200, 200), Image.Resampling.BICUBIC)
+        large.save(tmp_path / f'pictures/{i:02}.png')
+    result = inference(tmp_path / 'out/mlp.model', tmp_path / 'pictures')
+    answers = [line.split()[1] for line in result.stdout.splitlines() if line[0] != '#']
+    assert sum(a == str(label) for a, label in zip(answers, mnist[3])) >= 24
+
+
+def test_the_images_of_emnist_are_recognised_by_their_name(small_mnist, mnist, tmp_path):
+    write_dataset(tmp_path / 'data', *(a[:200] for a in mnist), prefix='emnist-digits-')
+    result = small(tmp_path / 'out', tmp_path / 'data', '--epoch', 1)
+    assert 'the images of EMNIST are transposed: give --transposed' in result.stdout
