@@ -224,6 +224,7 @@ class Minibatches(chainer.dataset.Iterator):
         self.labels = labels
         self.size = size
         self.seed = seed
+        self.order = None
         self.reset()
 
     def reset(self):
@@ -236,6 +237,8 @@ class Minibatches(chainer.dataset.Iterator):
     def _shuffle(self):
         n = len(self.labels)
         if self.seed is None:
+            if self.order is not None:
+                return  # it never changes, and need not be sent to a device again
             order = numpy.arange(n)
         else:
             order = numpy.random.RandomState((self.seed, self.epoch)).permutation(n)

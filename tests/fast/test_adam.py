@@ -125,3 +125,32 @@ def test_a_parameter_that_is_not_initialized():
     # The second link takes no part.
     optimizer.update(lambda: chainer.functions.sum(model[0](numpy.ones((4, 3), 'f'))))
     assert model[1].W.array is None and (model[0].W.array != before).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('shape', [(10,), (100, 784)])
+@pytest.mark.parametrize('clip', [None, (-1, 1), (-0.25, 0.5)])
+def test_the_kernel_on_a_gpu(shape, clip):
+    """It is Chainer's Adam and the clip, to rounding, and one launch."""
+    random = numpy.random.RandomState(0)
+    initial = random.uniform(-1, 1, shape).astype('f')
+    gradients = random.uniform(-1, 1, (5, *shape)).astype('f')
+    results = []
+    for Adam in ADAMS:
+        link = chainer.Link()
+        with link.init_scope():
+            link.p = chainer.Parameter(initial.copy())
+        link.to_device('@cupy:0')
+        optimizer = Adam(alpha=0.01).setup(link)
+        if clip:
+            optimizer.add_hook(WeightClip(*clip))
+        for gradient in gradients:
+            link.p.grad = chainer.get_device('@cupy:0').send(gradient)
+            optimizer.update()
+        state = link.p.update_rule.state
+        results.append(
+            [chainer.backends.cuda.to_cpu(a) for a in (link.p.array, state['m'], state['v'])]
+        )
+    for ours, theirs in zip(*results):
+        assert ours.dtype == numpy.float32
+        numpy.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
