@@ -10,7 +10,7 @@ import chainer.links as L
 import numpy
 
 from bst import STEGrad
-from fast import loops
+from fast import gpu_layer, loops
 
 if not loops.missing:
     from fast import xnor
@@ -25,8 +25,9 @@ def can_fuse(x, l, bn):
         bn (~chainer.links.BatchNormalization): Its batch normalization.
 
     Returns:
-        bool: False for other arrays than contiguous float32 or float64 on the CPU, full-precision
-        weights, a graph that will be looked at, and gradients that a fused layer does not have.
+        bool: False for other arrays than contiguous float32 or float64 on the CPU, or float32 on a
+        GPU in training; for full-precision weights, a graph that will be looked at, and gradients
+        that a fused layer does not have.
     """
     config = chainer.config
     if config.train:
@@ -36,13 +37,12 @@ def can_fuse(x, l, bn):
         possible = possible and type(bn) is L.BatchNormalization
     else:
         possible = not config.enable_backprop
+    arrays = x, l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
     return (
         possible
         and l.bits <= 8
         and not config.keep_graph_on_report
-        and loops.accept(
-            x, l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
-        )
+        and (loops.accept(*arrays) or config.train and gpu_layer.accept(*arrays))
         and x.ndim == 2
         and x.shape[1] == l.W.shape[1]
     )
@@ -127,5 +127,6 @@ def fused_layer(x, l, bn, activation_bits=0):
     Raises:
         RuntimeError: In backward, if a gradient is to be differentiated again.
     """
-    (z,) = FusedLayer(l, bn, activation_bits).apply((x, l.W, l.b, bn.gamma, bn.beta))
+    Layer = FusedLayer if isinstance(l.W.array, numpy.ndarray) else gpu_layer.GPULayer
+    (z,) = Layer(l, bn, activation_bits).apply((x, l.W, l.b, bn.gamma, bn.beta))
     return z
