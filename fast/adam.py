@@ -5,7 +5,7 @@ from chainer.backends import cuda
 from chainer.optimizers import adam
 import numpy
 
-from fast import loops
+from fast import gpu_layer, loops
 from weight_clip import WeightClip
 
 
@@ -13,6 +13,7 @@ class AdamRule(adam.AdamRule):
     """Update rule of :class:`Adam` for one parameter."""
 
     clip = None
+    pending = None  # updates that the optimizer launches together
 
     def add_hook(self, hook, name=None, timing='auto'):
         """Keeps a WeightClip for the loop; adds any other hook as usual."""
@@ -26,7 +27,7 @@ class AdamRule(adam.AdamRule):
         state = self.state or {}  # None while the parameter is not initialized
         arrays = param.array, param.grad, state.get('m'), state.get('v')
         plain = not (hp.weight_decay_rate or hp.amsgrad or hp.adabound)
-        on_gpu = all(isinstance(a, cuda.ndarray) and a.dtype == numpy.float32 for a in arrays)
+        on_gpu = gpu_layer.accept(*arrays)
         if not plain or not (on_gpu or loops.accept(*arrays)):
             super().update_core(param)
             if self.clip:
@@ -34,26 +35,56 @@ class AdamRule(adam.AdamRule):
             return
         low, high = (self.clip.low, self.clip.high) if self.clip else (-numpy.inf, numpy.inf)
         numbers = 1 - hp.beta1, 1 - hp.beta2, hp.eps, self.alpha_t, hp.eta, low, high
-        numbers = map(param.dtype.type, numbers)
-        if on_gpu:
-            w, g, m, v = arrays
-            _kernel()(g, *numbers, w, m, v)
-        else:
+        numbers = [param.dtype.type(number) for number in numbers]
+        if not on_gpu:
             loops.adam_loop(*[a.reshape(-1) for a in arrays], *numbers)
+        elif self.pending is None:
+            _launch([(arrays, numbers)])
+        else:
+            self.pending.append((arrays, numbers))
 
 
-def _kernel():
-    """:func:`fast.loops.adam_loop` for a GPU."""
-    return cuda.elementwise(
-        'T g, T one_minus_beta1, T one_minus_beta2, T eps, T alpha_t, T eta, T low, T high',
-        'T w, T m, T v',
-        """
-        m += one_minus_beta1 * (g - m);
-        v += one_minus_beta2 * (g * g - v);
-        T moved = w - eta * (alpha_t * m / (sqrt(v) + eps));
-        w = moved < low ? low : moved > high ? high : moved;
+AT_ONCE = 12  # parameters of a launch: the arguments of a kernel must fit into 4 kB
+
+
+def _launch(updates):
+    """:func:`fast.loops.adam_loop` for several parameters on a GPU, as one kernel."""
+    ends = numpy.cumsum([arrays[0].size for arrays, _ in updates]).tolist()
+    inputs, outputs = [], []
+    for (w, g, m, v), numbers in updates:
+        inputs += [g, *numbers]
+        outputs += [w, m, v]
+    _kernel(len(updates))(*inputs, *ends[:-1], *outputs, size=ends[-1])
+
+
+@cuda.memoize()
+def _kernel(count):
+    numbers = 'one_minus_beta1', 'one_minus_beta2', 'eps', 'alpha_t', 'eta', 'low', 'high'
+    inputs, outputs, code = [], [], []
+    for k in range(count):
+        inputs += [f'raw float32 g_{k}', *(f'float32 {name}_{k}' for name in numbers)]
+        outputs += [f'raw float32 {name}_{k}' for name in 'wmv']
+        at = f'i - end_{k - 1}' if k else 'i'
+        arrays = ', '.join(f'{name}_{k}[{at}]' for name in 'wgmv')
+        call = f'adam_and_clip({arrays}, {", ".join(f"{name}_{k}" for name in numbers)});'
+        code.append(f'if (i < end_{k}) {{ {call} }}' if k < count - 1 else f'{{ {call} }}')
+    inputs += [f'int64 end_{k}' for k in range(count - 1)]
+    return cuda.cupy.ElementwiseKernel(
+        ', '.join(inputs),
+        ', '.join(outputs),
+        ' else '.join(code),
+        f'adam_and_clip_{count}',
+        preamble="""
+        __device__ void adam_and_clip(
+            float& w, float g, float& m, float& v, float one_minus_beta1, float one_minus_beta2,
+            float eps, float alpha_t, float eta, float low, float high)
+        {
+            m += one_minus_beta1 * (g - m);
+            v += one_minus_beta2 * (g * g - v);
+            float moved = w - eta * (alpha_t * m / (sqrtf(v) + eps));
+            w = moved < low ? low : moved > high ? high : moved;
+        }
         """,
-        'adam_and_clip',
     )
 
 
@@ -68,6 +99,18 @@ class Adam(chainer.optimizers.Adam):
 
     def create_update_rule(self):
         return AdamRule(self.hyperparam)
+
+    def update(self, lossfun=None, *args, **kwds):
+        rules = [param.update_rule for param in self.target.params()]
+        together = not self._post_update_hooks  # they look at the updated parameters
+        pending = [] if together else None
+        for rule in rules:
+            rule.pending = pending
+        super().update(lossfun, *args, **kwds)
+        for k in range(0, len(pending or ()), AT_ONCE):
+            _launch(pending[k : k + AT_ONCE])
+        for rule in rules:
+            rule.pending = None
 
     def add_hook(self, hook, name=None, timing='auto'):
         """Hands a WeightClip to the update rules; adds any other hook as usual."""
