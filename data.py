@@ -10,6 +10,7 @@ import zlib
 
 from chainer_compat import chainer
 from chainer import backend
+from chainer.backends import cuda
 import numpy
 
 LARGEST = 2**31  # bytes of one IDX file; the largest known, EMNIST's, has 547 million
@@ -163,6 +164,29 @@ def to_input(images):
     return images.reshape(len(images), -1).astype(numpy.float32) / numpy.float32(255)
 
 
+def take_input(images, index):
+    """:func:`to_input` of some images, on a GPU as one kernel.
+
+    Args:
+        images (array): uint8 array of shape (n, rows, columns).
+        index (array): Int array of shape (m,), the numbers of the images to take.
+
+    Returns:
+        array: float32 array of shape (m, rows * columns).
+    """
+    if isinstance(images, numpy.ndarray):
+        return to_input(images[index])
+    x = cuda.cupy.empty((len(index), images[0].size), numpy.float32)
+    kernel = cuda.elementwise(
+        'raw uint8 images, raw int64 index, int64 size',
+        'float32 x',
+        'x = images[index[i / size] * size + i % size] / 255.0f',
+        'take_input',
+    )
+    kernel(images, index, images[0].size, x)
+    return x
+
+
 class Layout(typing.NamedTuple):
     """How what is drawn lies in the images of a data set; by default as in MNIST.
 
@@ -266,7 +290,7 @@ class Minibatches(chainer.dataset.Iterator):
             self._shuffle()
         if self.share:
             index = self.share.of(index)
-        return to_input(self.images[index]), self.labels[index]
+        return take_input(self.images, index), self.labels[index]
 
     next = __next__
 

@@ -14,7 +14,6 @@ import os
 import sys
 
 from chainer_compat import chainer
-import chainer.functions as F
 import chainer.links as L
 from chainer.training import extensions
 import numpy
@@ -64,8 +63,8 @@ def build(args, share=None):
         models.initialize(args.initmodel, net)
     if share:
         distributed.distribute(net, share)
-    loss = recipe.squared_hinge if args.loss == 'hinge' else F.softmax_cross_entropy
-    model = L.Classifier(net, loss)
+    loss = recipe.squared_hinge if args.loss == 'hinge' else fast.softmax_cross_entropy
+    model = L.Classifier(net, loss, fast.accuracy)
     device.use()
     model.to_device(device)
 

@@ -79,26 +79,54 @@ class Evaluator(extensions.Evaluator):
 class FailOnNonFinite(chainer.training.Extension):
     """Trainer extension that stops a training whose loss is not finite, before more is saved.
 
-    On a GPU it checks once per epoch, since each check waits for the device.
+    On a GPU it checks once per epoch, since each check waits for the device, and the other
+    extensions get the means of the epoch.
 
     Raises:
         FloatingPointError: If the loss was NaN or infinite; the message says when.
     """
 
-    priority = chainer.training.PRIORITY_EDITOR + 1  # before every other extension
-    total = 0.0
+    priority = chainer.training.PRIORITY_EDITOR + 1  # before every other extension but Graph
+    sums, count = None, 0
 
     def __call__(self, trainer):
-        updater = trainer.updater
-        self.total = self.total + chainer.as_array(trainer.observation['main/loss'])
-        on_cpu = isinstance(self.total, (numpy.ndarray, numpy.generic))
-        if (on_cpu or updater.is_new_epoch) and not numpy.isfinite(float(self.total)):
+        updater, observation = trainer.updater, trainer.observation
+        loss = chainer.as_array(observation['main/loss'])
+        on_cpu = isinstance(loss, (numpy.ndarray, numpy.generic))
+        if not on_cpu:
+            loss = self.mean_of_epoch(updater, observation)
+        if loss is not None and not numpy.isfinite(float(loss)):
             epoch = updater.epoch if updater.is_new_epoch else updater.epoch + 1
             raise FloatingPointError(
-                f'the loss became {float(self.total)} in epoch {epoch}, '
+                f'the loss became {float(loss)} in epoch {epoch}, '
                 + ('at' if on_cpu else 'by')
                 + f' iteration {updater.iteration}'
             )
+
+    def mean_of_epoch(self, updater, observation):
+        """Adds up losses and accuracies on the GPU, and reports their means once an epoch.
+
+        Returns:
+            float: The mean loss at the end of an epoch, otherwise None.
+        """
+        if self.sums is None:
+            self.sums = cuda.cupy.zeros(2, numpy.float64)
+        names = 'main/loss', 'main/accuracy'
+        values = [chainer.as_array(observation.pop(name)) for name in names]
+        cuda.elementwise(
+            'raw float32 loss, raw float32 accuracy',
+            'float64 sum',
+            'sum += i == 0 ? loss[0] : accuracy[0]',
+            'add_loss_and_accuracy',
+        )(*values, self.sums)
+        self.count += 1
+        if not updater.is_new_epoch:
+            return None
+        means = (self.sums.get() / self.count).tolist()
+        observation.update(zip(names, means))
+        self.sums.fill(0)
+        self.count = 0
+        return means[0]
 
 
 class _WithoutTerminalControl:
@@ -127,6 +155,8 @@ class PrintReport(extensions.PrintReport):
 
 class Graph(chainer.training.Extension):
     """Trainer extension that writes the computational graph of the first loss to ``cg.dot``."""
+
+    priority = chainer.training.PRIORITY_EDITOR + 2  # before FailOnNonFinite
 
     def initialize(self, trainer):
         self.first = trainer.updater.iteration + 1

@@ -1,0 +1,52 @@
+"""The loss and accuracy against Chainer's."""
+
+import chainer
+import chainer.functions as F
+import numpy
+import pytest
+
+import fast
+
+
+def results(loss, accuracy, n, classes, device):
+    numpy.random.seed(0)
+    y = numpy.random.normal(0, 5, (n, classes)).astype('f')
+    t = numpy.random.randint(0, classes, n).astype('i')
+    device = chainer.get_device(device)
+    device.use()
+    y, t = chainer.Variable(device.send(y)), device.send(t)
+    value = loss(y, t)
+    right = chainer.as_array(accuracy(y, t))
+    (3 * value).backward()
+    return [chainer.backends.cuda.to_cpu(a) for a in (value.array, right, y.grad)]
+
+
+@pytest.mark.parametrize('n, classes', [(1, 10), (100, 10), (37, 47)])
+def test_on_the_cpu_they_are_chainers(n, classes):
+    ours = results(fast.softmax_cross_entropy, fast.accuracy, n, classes, '@numpy')
+    theirs = results(F.softmax_cross_entropy, F.accuracy, n, classes, '@numpy')
+    for a, b in zip(ours, theirs):
+        numpy.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('n, classes', [(1, 10), (100, 10), (37, 47)])
+def test_on_a_gpu(n, classes):
+    ours = results(fast.softmax_cross_entropy, fast.accuracy, n, classes, '@cupy:0')
+    theirs = results(F.softmax_cross_entropy, F.accuracy, n, classes, '@cupy:0')
+    for a, b in zip(ours, theirs):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        numpy.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_minibatches_on_a_gpu(mnist):
+    from data import Minibatches, to_input
+
+    device = chainer.get_device('@cupy:0')
+    device.use()
+    iterator = Minibatches(device.send(mnist[0][:500]), device.send(mnist[1][:500]), 64, seed=0)
+    x, t = (chainer.backends.cuda.to_cpu(a) for a in next(iterator))
+    order = numpy.random.RandomState((0, 0)).permutation(500)[:64]
+    numpy.testing.assert_array_equal(x, to_input(mnist[0][order]))
+    numpy.testing.assert_array_equal(t, mnist[1][order])
