@@ -66,8 +66,11 @@ class Evaluator(extensions.Evaluator):
             with chainer.report_scope(observation), chainer.no_backprop_mode():
                 self.get_target('main')(x, t)
             for name, value in observation.items():
-                totals[name] = totals.get(name, 0) + float(chainer.as_array(value)) * len(t)
+                array = chainer.as_array(value)  # on a GPU, reading it would wait
+                mean = array.astype(float) if isinstance(array, cuda.ndarray) else float(array)
+                totals[name] = totals.get(name, 0) + mean * len(t)
             n += len(t)
+        totals = {name: float(total) for name, total in totals.items()}
         if iterator.share:
             everywhere = iterator.share.gather((n, totals))
             n = sum(n for n, _ in everywhere)

@@ -9,6 +9,7 @@ import time
 import zipfile
 
 from chainer_compat import chainer
+from chainer.backends import cuda
 import numpy
 
 
@@ -154,9 +155,31 @@ def arrays_of(target):
     Returns:
         dict: Arrays by name.
     """
-    serializer = chainer.serializers.DictionarySerializer()
+    serializer = _Serializer()
     serializer.save(target)
-    return serializer.target
+    arrays = serializer.target
+    on_gpu = {name: a for name, a in arrays.items() if isinstance(a, cuda.ndarray)}
+    for dtype in {a.dtype for a in on_gpu.values()}:
+        # All arrays of a type as one copy: each copy would wait for the device.
+        names = [name for name, a in on_gpu.items() if a.dtype == dtype]
+        copy = cuda.cupy.concatenate([on_gpu[name].ravel() for name in names]).get()
+        ends = numpy.cumsum([on_gpu[name].size for name in names])
+        for name, part in zip(names, numpy.split(copy, ends[:-1])):
+            arrays[name] = part.reshape(on_gpu[name].shape)
+    return arrays
+
+
+class _Serializer(chainer.serializers.DictionarySerializer):
+    """Chainer's serializer, except that it leaves arrays on a GPU where they are."""
+
+    def __getitem__(self, key):
+        return _Serializer(self.target, f'{self.path}{key.strip("/")}/')
+
+    def __call__(self, key, value):
+        if isinstance(value, cuda.ndarray):
+            self.target[self.path + key.lstrip('/')] = value
+            return value
+        return super().__call__(key, value)
 
 
 def save_npz(path, target):
