@@ -222,7 +222,7 @@ def test_damaged(small_packed, what):
 
 
 @pytest.mark.parametrize('Way', WAYS)
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_flipped_bytes_are_refused_or_give_numbers(Way, tmp_path_factory, small_packed, data):
     content = io.BytesIO()

@@ -71,6 +71,7 @@ def test_any_number_of_processes_trains_the_same_net(small_mnist, tmp_path, opti
         numpy.testing.assert_allclose(found[:, [1, 3]], expected[:, [1, 3]], rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_one_process_is_the_plain_training(small_mnist, tmp_path):
     assert (
         run(1, tmp_path / 'mpi', small_mnist, '--epoch', 2, '--dropout-hidden', 0.2).returncode
@@ -82,7 +83,8 @@ def test_one_process_is_the_plain_training(small_mnist, tmp_path):
     numpy.testing.assert_allclose(losses(tmp_path / 'mpi'), losses(tmp_path / 'plain'), rtol=1e-4)
 
 
-@pytest.mark.parametrize('before, after', [(2, 1), pytest.param(1, 3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('before, after', [(2, 1), (1, 3)])
 def test_another_number_of_processes_resumes(small_mnist, tmp_path, before, after):
     assert run(before, tmp_path / 'a', small_mnist, '--epoch', 1).returncode == 0
     result = run(after, tmp_path / 'a', small_mnist, '--epoch', 2, '--resume')
