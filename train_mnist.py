@@ -59,10 +59,10 @@ def build(args, share=None):
         net = FloatMLP(n_in, args.unit, n_out, args.layer)
     recipe.prepare_net(args, net)
     models.remember_layout(net, train_images, args.transposed)
-    if args.initmodel:
-        models.initialize(args.initmodel, net)
     if share:
         distributed.distribute(net, share)
+    if args.initmodel:
+        models.initialize(args.initmodel, net)
     loss = recipe.squared_hinge if args.loss == 'hinge' else fast.softmax_cross_entropy
     model = L.Classifier(net, loss, fast.accuracy)
     device.use()

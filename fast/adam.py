@@ -102,15 +102,16 @@ class Adam(chainer.optimizers.Adam):
 
     def update(self, lossfun=None, *args, **kwds):
         rules = [param.update_rule for param in self.target.params()]
-        together = not self._post_update_hooks  # they look at the updated parameters
-        pending = [] if together else None
+        pending = None if self._post_update_hooks else []  # hooks look at updated parameters
         for rule in rules:
             rule.pending = pending
-        super().update(lossfun, *args, **kwds)
+        try:
+            super().update(lossfun, *args, **kwds)
+        finally:
+            for rule in rules:
+                rule.pending = None
         for k in range(0, len(pending or ()), AT_ONCE):
             _launch(pending[k : k + AT_ONCE])
-        for rule in rules:
-            rule.pending = None
 
     def add_hook(self, hook, name=None, timing='auto'):
         """Hands a WeightClip to the update rules; adds any other hook as usual."""

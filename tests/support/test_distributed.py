@@ -83,6 +83,19 @@ def test_one_process_is_the_plain_training(small_mnist, tmp_path):
     numpy.testing.assert_allclose(losses(tmp_path / 'mpi'), losses(tmp_path / 'plain'), rtol=1e-4)
 
 
+def test_all_of_a_saved_model_is_taken_over(small_mnist, tmp_path):
+    """Its batch normalization, too: without it the losses would start elsewhere."""
+    assert run(1, tmp_path / 'a', small_mnist, '--epoch', 2).returncode == 0
+    model = tmp_path / 'a/mlp.model'
+    for n in 1, 2:
+        options = ['--epoch', 1, '--initmodel', model, '--alpha', 1e-9]
+        assert run(n, tmp_path / f'b{n}', small_mnist, *options).returncode == 0
+        saved, loaded = (read_npz(str(path)) for path in (model, tmp_path / f'b{n}/mlp.model'))
+        for name in 'bn1/gamma', 'bn2/beta', 'bn3/gamma':
+            numpy.testing.assert_allclose(loaded[name], saved[name], atol=1e-6)
+    numpy.testing.assert_allclose(losses(tmp_path / 'b2'), losses(tmp_path / 'b1'), rtol=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('before, after', [(2, 1), (1, 3)])
 def test_another_number_of_processes_resumes(small_mnist, tmp_path, before, after):
