@@ -4,12 +4,15 @@
     python benchmarks/gpu_check.py [--gpu 0]
 
 The report has the versions, the GPU tests, one training step of each net on the CPU and on the
-GPU, and two epochs of each net on both with the time of the second. The check needs CuPy, pytest
-and Hypothesis besides what a training needs. The last line and the exit status say whether
-everything passed.
+GPU, two epochs of each net on both with the time of the second, and the kernel launches of a
+training step. The check needs CuPy, pytest and Hypothesis besides what a training needs, and
+PyTorch with CUDA for the launches. The last line and the exit status say whether everything
+passed.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import platform
@@ -24,8 +27,10 @@ sys.path.insert(0, ROOT)
 from chainer_compat import chainer
 import chainer.links as L
 
+import train_mnist
 from data import read_mnist, to_input
 from net import BinaryMLP, QuantizedMLP
+from support.arguments import parse_arguments
 from support.program import get_device
 
 problems = []
@@ -146,6 +151,46 @@ def compare_trainings(gpu):
             )
 
 
+def count_launches(gpu):
+    """Counts the launches of steps 21 to 40, with all extensions of the training.
+
+    CuPy has no counter. PyTorch's profiler sees every launch of the process, not only its own.
+    """
+    try:
+        import torch
+        from torch.profiler import ProfilerActivity, profile
+    except ImportError as e:
+        print(f'     launches were not counted, which takes PyTorch with CUDA: {e}')
+        return
+    if not torch.cuda.is_available():
+        print('     launches were not counted: this PyTorch cannot use CUDA')
+        return
+    torch.cuda.init()
+    for net in 'binary', 'quantized':
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            options = f'--net {net} --gpu {gpu} --epoch 1 --quiet --out'.split()
+            args = parse_arguments([*options, folder])
+            trainer = train_mnist.prepare(args)
+            profiler = profile(activities=[ProfilerActivity.CUDA])
+            for act, after in (profiler.start, 20), (profiler.stop, 40):
+                trainer.extend(
+                    lambda trainer, act=act: act(),
+                    name=act.__name__,
+                    trigger=lambda trainer, after=after: trainer.updater.iteration == after,
+                )
+            train_mnist.train(args, trainer)
+        names = [
+            event.name
+            for event in profiler.events()
+            if event.device_type == torch.autograd.DeviceType.CUDA
+        ]
+        copies = sum(name.startswith('Mem') for name in names)
+        print(
+            f'     {net}: {(len(names) - copies) / 20:g} kernel launches a step, '
+            f'{copies / 20:g} copies'
+        )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -161,6 +206,7 @@ def main():
     run_tests()
     compare_a_step(device)
     compare_trainings(device.device.id)
+    count_launches(device.device.id)
     print('everything passed' if not problems else f'{len(problems)} problems')
     return 1 if problems else 0
 

@@ -185,7 +185,7 @@ class Report(chainer.training.Extension):
     first two pictures plot it. ``weights.png`` shows, for each linear layer, how its real-valued
     weights are distributed over [-1, 1] before the training and after each epoch. The log is
     written after each epoch. The pictures are drawn at the end, and after an epoch if the last are
-    ten seconds old (drawing takes half a second).
+    thirty seconds old (drawing takes half a second).
 
     Args:
         net (~net.MLP): The net.
@@ -220,7 +220,7 @@ class Report(chainer.training.Extension):
         log = trainer.get_extension('LogReport').log
         with replacing_if_free(os.path.join(trainer.out, 'log')) as f:
             f.write(json.dumps(log, indent=4).encode())
-        if time.monotonic() - self.drawn > 10:
+        if time.monotonic() - self.drawn > 30:
             self.draw(trainer)
 
     def draw(self, trainer):
