@@ -15,6 +15,10 @@ import numpy
 
 LARGEST = 2**31  # bytes of one IDX file; the largest known, EMNIST's, has 547 million
 
+# What pixels are divided by. With a power of two, float32 holds every sum of pixels times +1 and
+# -1 exactly, so a binary net's sums are the same on every CPU and GPU.
+SCALE = 256
+
 
 def read_idx(path, ndim):
     """Reads an IDX file of unsigned bytes.
@@ -152,16 +156,17 @@ def read_test_set(folder):
     return _read_set(folder, 't10k', 'test')
 
 
-def to_input(images):
+def to_input(images, scale=SCALE):
     """Scales pixels to the range that the net takes.
 
     Args:
         images (array): uint8 array of shape (n, rows, columns).
+        scale (int): What the pixels are divided by.
 
     Returns:
-        array: float32 array of shape (n, rows * columns), scaled from 0 .. 255 to [0, 1].
+        array: float32 array of shape (n, rows * columns), scaled from 0 .. 255 to [0, 1).
     """
-    return images.reshape(len(images), -1).astype(numpy.float32) / numpy.float32(255)
+    return images.reshape(len(images), -1).astype(numpy.float32) / numpy.float32(scale)
 
 
 def take_input(images, index):
@@ -180,7 +185,7 @@ def take_input(images, index):
     kernel = cuda.elementwise(
         'raw uint8 images, raw int64 index, int64 size',
         'float32 x',
-        'x = images[index[i / size] * size + i % size] / 255.0f',
+        f'x = images[index[i / size] * size + i % size] / {SCALE}.0f',
         'take_input',
     )
     kernel(images, index, images[0].size, x)

@@ -47,7 +47,9 @@ class Unpacked:
             return numpy.concatenate(
                 [
                     chainer.backends.cuda.to_cpu(
-                        self.net(to_input(self.device.send(images[i : i + 1000]))).array
+                        self.net(
+                            to_input(self.device.send(images[i : i + 1000]), self.net.pixel_scale)
+                        ).array
                     )
                     for i in range(0, len(images), 1000)
                 ]

@@ -43,7 +43,7 @@ class MLP(chainer.Chain):
                 setattr(self, f'bn{i}', L.BatchNormalization(sizes[i]))
 
     def use_signed_pixels(self):
-        """Makes the net rescale its inputs from [0, 1] to [-1, 1]. This is saved with the net."""
+        """Makes the net rescale its inputs from [0, 1) to [-1, 1). This is saved with the net."""
         self.add_persistent('signed_pixels', 1)
 
     def forward(self, x):
@@ -51,7 +51,7 @@ class MLP(chainer.Chain):
 
         Args:
             x (:class:`~chainer.Variable` or array): Float array of shape (N, n_in), pixels in
-                [0, 1].
+                [0, 1).
 
         Returns:
             ~chainer.Variable: Float array of shape (N, n_out).

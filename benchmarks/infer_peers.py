@@ -29,6 +29,7 @@ def folded():
         if i < n:
             weights.append(W * numpy.where(scale < 0, -1, 1)[:, None].astype('f'))
             thresholds.append((-shift / abs(scale)).astype('f'))
+    thresholds[0] *= p['pixel_scale']  # so the graphs need not divide the pixels
     return weights + [W], thresholds, scale.astype('f'), shift.astype('f')
 
 
@@ -54,10 +55,10 @@ def onnx_graph(integer):
         if integer:
             # Activations x are 0 and 1 here; 2 x - 1 makes them -1 and +1.
             x = node('MatMulInteger', x, constant(f'W{i}', W.T.astype(numpy.int8)))
-            a, b = (2.0, -W.sum(axis=1)) if zero_one else (1 / 255 if i == 0 else 1.0, 0.0)
+            a, b = (2.0, -W.sum(axis=1)) if zero_one else (1.0, 0.0)
         else:
             x = node('MatMul', x, constant(f'W{i}', W.T))
-            a, b = (1 / 255 if i == 0 else 1.0), 0.0
+            a, b = 1.0, 0.0
         if i < len(thresholds):
             t = (thresholds[i].astype('d') - b) / a
             if integer:
@@ -142,7 +143,7 @@ def torch():
             self.register_buffer('shift', torch.from_numpy(shift))
 
         def forward(self, x):
-            x = x.float() / 255
+            x = x.float()
             for i in range(len(thresholds)):
                 x = torch.where(
                     torch.nn.functional.linear(x, getattr(self, f'W{i}'))

@@ -35,7 +35,10 @@ def count(path):
     differ = units = 0
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         for start in range(0, len(images), 1000):
-            x, h = pixels[start : start + 1000], to_input(images[start : start + 1000])
+            x, h = (
+                pixels[start : start + 1000],
+                to_input(images[start : start + 1000], net.pixel_scale),
+            )
             h = 2 * h - 1 if net.signed_pixels else h
             for i, (W, T) in enumerate(zip(plain.weights, plain.thresholds), 1):
                 h = net.activation(net[f'bn{i}'](net[f'l{i}'](h))).array

@@ -18,14 +18,12 @@ from unittest import mock
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from chainer_compat import chainer
 import chainer.links as L
-from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
 import numpy
 
-import bst
 import fast
 import net as nets
 from data import Minibatches, read_mnist
-from fast import adam, fused_layer, loops
+from fast import adam, fused_layer, loops, loss
 from support.program import MNIST
 from weight_clip import WeightClip
 
@@ -67,7 +65,7 @@ def main():
     args = parser.parse_args()
     if fast.missing:
         parser.error(f'there are no compiled loops: {fast.missing}')
-    from fast import xnor
+    from fast import pixels, xnor
 
     images, labels, _, _ = read_mnist(MNIST)
     iterator = Minibatches(images, labels, 100, seed=0)
@@ -76,7 +74,10 @@ def main():
     def training(Net, Adam):
         """A net, and a function that times a number of its training steps."""
         net = Net(784, 1000, 10)
-        optimizer = Adam().setup(L.Classifier(net))
+        whole = fast.softmax_cross_entropy, fast.accuracy
+        optimizer = Adam().setup(
+            L.Classifier(net, *(whole if Net.__module__ == 'fast.net' else ()))
+        )
         optimizer.add_hook(WeightClip())
 
         def steps(n=STEPS):
@@ -101,7 +102,7 @@ def main():
         clock.patch(
             fused_layer.FusedLayer, 'backward', lambda f, *_: f'layer {layers[id(f.bn)]} backward'
         ),
-        clock.patch(SoftmaxCrossEntropy, 'forward', 'loss'),
+        clock.patch(loss.SoftmaxCrossEntropy, 'forward_cpu', 'loss and accuracy'),
         clock.patch(adam.AdamRule, 'update_core', 'Adam and the weight clip'),
     ]
     inner = [
@@ -112,11 +113,13 @@ def main():
         ),
         clock.patch(xnor, 'all_signs', 'products of bits, and binarizing for them'),
         clock.patch(xnor, 'binary_linear', 'products of bits, and binarizing for them'),
+        clock.patch(pixels, 'find', 'products of pixels, and quantizing for them'),
+        clock.patch(pixels, 'linear', 'products of pixels, and quantizing for them'),
+        clock.patch(pixels, 'weight_gradient', 'products of pixels, and quantizing for them'),
         clock.patch(loops, 'quantize', 'quantizing'),
         clock.patch(loops, 'statistics_loop', 'batch normalization'),
         clock.patch(loops, 'normalize_loop', 'batch normalization'),
         clock.patch(loops, 'normalize_backward_loop', 'batch normalization'),
-        clock.patch(bst.STEGrad, 'forward', 'activations, backward'),
     ]
 
     def profile(patches):
@@ -149,6 +152,7 @@ def main():
     ways = {
         'as it is': steps,
         'without products by XNOR': steps,
+        'without products of pixels': steps,
         'nets of net.py, without fused layers': linked_steps,
         "nets of net.py and Chainer's Adam": plain_steps,
     }
@@ -158,7 +162,11 @@ def main():
     for _ in range(args.rounds):
         for name, way in ways.items():
             all_signs = (lambda x: False) if 'XNOR' in name else xnor.all_signs
-            with mock.patch.object(xnor, 'all_signs', all_signs):
+            find = (lambda x: None) if 'pixels' in name else pixels.find
+            with (
+                mock.patch.object(xnor, 'all_signs', all_signs),
+                mock.patch.object(pixels, 'find', find),
+            ):
                 way(3)
                 times[name].append(way())
     table('whole step', times)

@@ -3,6 +3,7 @@
 from chainer_compat import chainer
 import numpy
 
+from data import SCALE
 from deploy.packed import VERSION, pack_bits
 from qst import quantize
 
@@ -38,10 +39,10 @@ def fold(net):
     it is increasing if gamma is positive and decreasing if gamma is negative. The weights of a
     unit with negative gamma are negated, so that all units are increasing. The thresholds are
     found by bisection with the net's own batch normalization and quantizer, so a unit has the same
-    level for every sum that the float net computes exactly: those of all layers of a binary net
-    but the first. In the first layer, where pixels are divided by 255, and in nets of more bits,
-    the float net rounds as it sums. There the packed net has the exact sum, and the two can differ
-    in a unit whose sum is within float rounding of a threshold.
+    level for every sum that the float net computes exactly: all sums of a binary net. In nets of
+    more bits, the float net rounds as it sums. There the packed net has the exact sum, and the two
+    can differ in a unit whose sum is within float rounding of a threshold. The same holds for the
+    first layer of older binary nets, whose pixels were divided by 255.
 
     Args:
         net (MLP): The net, on the CPU.
@@ -65,7 +66,7 @@ def fold(net):
         'n_in': numpy.int32(net.l1.W.shape[1]),
         'activation_bits': numpy.int32(activation_bits),
     }
-    unit = 255  # the integer that stands for an input of 1.0, the largest
+    unit = getattr(net, 'pixel_scale', SCALE)  # the integer that stands for an input of 1.0
     for i in range(1, net.n_layers + 2):
         layer, bn = net[f'l{i}'], net[f'bn{i}']
         bits = int(layer.bits)
@@ -77,11 +78,11 @@ def fold(net):
             raise ValueError(f'l{i}: {W.shape[1]} inputs are too many for sums of 32 bits')
         if i <= net.n_layers:
             sign = numpy.where(bn.gamma.array < 0, -1, 1)
-            signed = i == 1 and net.signed_pixels  # a pixel P stands for 2 P / 255 - 1
+            signed = i == 1 and net.signed_pixels  # a pixel P stands for 2 P / unit - 1
 
             def level(S):
                 S = sign * S
-                S = 2 * S - 255 * W.sum(axis=1) if signed else S
+                S = 2 * S - unit * W.sum(axis=1) if signed else S
                 z = (S / (n_w * unit)).astype(numpy.float32) + layer.b.array
                 with chainer.using_config('train', False), chainer.no_backprop_mode():
                     y = net.activation(bn(z)).array

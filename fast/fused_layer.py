@@ -1,19 +1,21 @@
 """A layer of the net as one function on the CPU: linear, batch normalization and activation.
 
-The results are those of the links, to the bit. Chainer keeps a graph node for each function and
-each gradient, and a fused layer makes one of nine; between layers of one bit, the forward product
-uses XNOR and popcount. benchmarks/README.md shows what both gain.
+Chainer keeps a graph node for each function and each gradient, and a fused layer makes one of
+nine. Between layers of one bit, the forward product uses XNOR and popcount; in the first layer,
+the products are those of fast/pixels.py. benchmarks/README.md shows what each gains.
+
+The results are those of the links, to the bit but for the first layer: there, the gradient of W is
+equal to rounding, and so is the output if the weights have more than one bit.
 """
 
 from chainer_compat import chainer
 import chainer.links as L
 import numpy
 
-from bst import STEGrad
 from fast import gpu_layer, loops
 
 if not loops.missing:
-    from fast import xnor
+    from fast import pixels, xnor
 
 
 def can_fuse(x, l, bn):
@@ -58,11 +60,15 @@ class FusedLayer(chainer.FunctionNode):
 
     def forward(self, inputs):
         x, W, b, gamma, beta = inputs
-        self.retain_inputs((0, 3))
+        self.retain_inputs((0, 1, 3))
         self.y, z = (numpy.empty((len(x), len(W)), x.dtype) for _ in range(2))
+        self.Wq = self.pixels = None
         if self.weight_bits == 1 and xnor.all_signs(x):
             self.Wq = numpy.empty_like(W)
             xnor.binary_linear(x, W, b, self.Wq, self.y)
+        elif (P := pixels.find(x)) is not None:
+            self.pixels = P
+            pixels.linear(P, W, self.weight_bits, b, self.y)
         else:
             self.Wq = loops.quantize(W, self.weight_bits)
             numpy.dot(x, self.Wq.T, out=self.y)
@@ -82,6 +88,7 @@ class FusedLayer(chainer.FunctionNode):
         loops.normalize_loop(self.y, gamma, beta, self.mean, self.inv_std, z)
 
         if not self.activation_bits:
+            self.inside = numpy.ones(z.shape, bool)
             return (z,)
         if chainer.config.enable_backprop:
             self.inside = abs(z) <= 1
@@ -92,20 +99,22 @@ class FusedLayer(chainer.FunctionNode):
             raise RuntimeError(
                 'a fused layer has no second derivative: use the nets of net.py, without fast'
             )
-        x, gamma = (variable.array for variable in self.get_retained_inputs())
+        x, W, gamma = (variable.array for variable in self.get_retained_inputs())
         gz = grad_outputs[0].array
-        if self.activation_bits:
-            (gz,) = STEGrad(self.inside).forward((gz,))
         gy = numpy.empty_like(gz)
         ggamma, gbeta = numpy.empty_like(gamma), numpy.empty_like(gamma)
         inv_n = gz.dtype.type(1 / len(gz))
         loops.normalize_backward_loop(
-            self.y, gz, gamma, self.mean, self.inv_std, inv_n, gy, ggamma, gbeta
+            self.y, gz, self.inside, gamma, self.mean, self.inv_std, inv_n, gy, ggamma, gbeta
         )
-        gx = numpy.dot(gy, self.Wq) if 0 in indexes else None
+        gx = None
+        if 0 in indexes:
+            Wq = loops.quantize(W, self.weight_bits) if self.Wq is None else self.Wq
+            gx = numpy.dot(gy, Wq)
+        gW = pixels.weight_gradient(self.pixels, x, gy)
         return [
             None if g is None else chainer.Variable(g, requires_grad=False)
-            for g in (gx, numpy.dot(gy.T, x), gy.sum(0), ggamma, gbeta)
+            for g in (gx, gW, gy.sum(0), ggamma, gbeta)
         ]
 
 

@@ -1,7 +1,7 @@
-"""The inner loops for XNOR and for products of bytes, as LLVM code for the CPU's instructions.
+"""The inner loops for XNOR, products of bytes and sparse sums, as LLVM code for vector registers.
 
-All of them compute the 32-bit sums of a block of 64 units in vector registers. Units are
-consecutive in the weights, so that one vector holds the same inputs of several units:
+All of them compute the sums of a block of 64 units in vector registers. Units are consecutive in
+the weights, so that one vector holds the same inputs of several units:
 
 - Products of bits, with AVX-512 VPOPCNTDQ or plain vectors: XOR and a population count of 64-bit
   words, which LLVM translates to the best the CPU has.
@@ -12,15 +12,18 @@ consecutive in the weights, so that one vector holds the same inputs of several 
 - Products of bytes: VPDPBUSD multiplies four unsigned bytes by four signed ones per 32-bit sum and
   adds them; UDOT does so for unsigned weights. AVX2 has VPMADDUBSW, which adds pairs to 16 bits;
   these are widened before they can overflow.
+- Sparse sums: rows of floats, times one number for each row; LLVM knows the instructions.
 
 Numba caches compiled functions by the file that defines them: after a change here, delete
 ``fast/__pycache__``.
 """
 
+import numba
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+import numpy
 
 from fast import cpu
 
@@ -449,3 +452,97 @@ def signs(typingctx, A, start):
         return builder.bitcast(positive, INT64)
 
     return types.uint64(A, types.int64), codegen
+
+
+def _prefetch(write):
+    @intrinsic
+    def prefetch(typingctx, array, index):
+        def codegen(context, builder, signature, args):
+            at = _array(context, builder, signature.args[0], args[0], args[1])
+            at = builder.bitcast(at, ir.PointerType(INT8))
+            kind = ir.FunctionType(ir.VoidType(), [at.type, INT32, INT32, INT32])
+            function = builder.module.declare_intrinsic('llvm.prefetch', (at.type,), kind)
+            nearest, data = ir.Constant(INT32, 3), ir.Constant(INT32, 1)
+            builder.call(function, [at, ir.Constant(INT32, write), nearest, data])
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64), codegen
+
+    return prefetch
+
+
+# They ask for the cache line of an element, which may lie beyond the end of the array.
+prefetch_to_read = _prefetch(0)
+prefetch_to_write = _prefetch(1)
+
+
+# Sparse sums, and what they need.
+
+
+@intrinsic
+def sum_rows(typingctx, sums, s_start, rows, places, factors, start, count):
+    """sums[u] = sum of factors[i] * rows[places[i], u] over the given number of i, of float32."""
+
+    def codegen(context, builder, signature, args):
+        kinds, lanes = signature.args, _vector(ir.FloatType(), 16)
+        out = _array(context, builder, kinds[0], args[0], args[1])
+        rows = _array(context, builder, kinds[2], args[2])
+        places = _array(context, builder, kinds[3], args[3], args[5])
+        factors = _array(context, builder, kinds[4], args[4], args[5])
+        registers = _registers(builder, lanes, UNITS // lanes.count)
+        for register in registers:
+            builder.store(_constant(lanes, 0.0), register)
+        with cgutils.for_range(builder, args[6]) as loop:
+            place = builder.zext(_load(builder, builder.gep(places, [loop.index])), INT64)
+            factor = _splat(builder, _load(builder, builder.gep(factors, [loop.index])), lanes)
+            offset = builder.mul(place, _int(4 * UNITS))
+            for k, register in enumerate(registers):
+                row = _load(builder, _at(builder, rows, lanes, k, offset))
+                total = builder.load(register)
+                total = _call(builder, 'llvm.fmuladd.v16f32', lanes, factor, row, total)
+                builder.store(total, register)
+        for k, register in enumerate(registers):
+            builder.store(builder.load(register), _at(builder, out, lanes, k), align=1)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(sums, i64, rows, places, factors, i64, i64), codegen
+
+
+@intrinsic
+def transpose(typingctx, A, a_start, a_stride, B, b_start, b_stride):
+    """Transposes 8 x 8 numbers of float32; the strides are those of the rows."""
+
+    def codegen(context, builder, signature, args):
+        kinds, lanes = signature.args, _vector(ir.FloatType(), 8)
+
+        def pointers(kind, array, start, stride):
+            data = _array(context, builder, kind, array, start)
+            for i in range(8):
+                row = builder.gep(data, [builder.mul(stride, _int(i))])
+                yield builder.bitcast(row, ir.PointerType(lanes))
+
+        rows = [_load(builder, row) for row in pointers(kinds[0], *args[:3])]
+        for size in 4, 2, 1:  # exchanges the quarters of this size that are off the diagonal
+            upper = [j + 8 - size if j & size else j for j in range(8)]
+            lower = [j + 8 if j & size else j + size for j in range(8)]
+            for i in range(8):
+                if not i & size:
+                    both = rows[i], rows[i + size]
+                    for k, lane in (i, upper), (i + size, lower):
+                        order = ir.Constant(_vector(INT32, 8), lane)
+                        rows[k] = builder.shuffle_vector(*both, order)
+        for row, pointer in zip(rows, pointers(kinds[3], *args[3:])):
+            builder.store(row, pointer, align=1)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(A, i64, i64, B, i64, i64), codegen
+
+
+@numba.njit
+def aligned(n_bytes):
+    """An array of bytes that starts at a cache line: a vector that straddles two takes longer."""
+    memory = numpy.empty(n_bytes + 64, numpy.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + n_bytes]

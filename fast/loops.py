@@ -7,7 +7,15 @@ in ``_loop`` is None, ``missing`` says why, and :func:`accept` is always False.
 
 import numpy
 
+try:
+    from fast.kernels import prefetch_to_read, prefetch_to_write
+except (ImportError, OSError):
+    pass  # compiled() says why
+
 missing = None
+
+LINE = 16  # numbers of float32 in a cache line
+AHEAD = 1024  # numbers that a loop asks for before it uses them
 
 
 def compiled(loop):
@@ -66,19 +74,41 @@ def quantize_loop(a, n, y):
 
 
 @compiled
+def _adam_update_loop(
+    i, w, g, m, v, one_minus_beta1, one_minus_beta2, eps, alpha_t, eta, low, high
+):
+    """:func:`adam_loop` for one element."""
+    gi = g[i]
+    mi = m[i] + one_minus_beta1 * (gi - m[i])
+    vi = v[i] + one_minus_beta2 * (gi * gi - v[i])
+    m[i], v[i] = mi, vi
+    wi = w[i] - alpha_t / (numpy.sqrt(vi) + eps) * mi * eta
+    w[i] = low if wi < low else high if wi > high else wi
+
+
+@compiled
 def adam_loop(w, g, m, v, one_minus_beta1, one_minus_beta2, eps, alpha_t, eta, low, high):
     """Adam's update of the parameter w and its moments m and v, in place, by the gradient g; all
     of shape (n,).
 
-    w is clipped to [low, high].
+    w is clipped to [low, high]. Memory is slower than the arithmetic, so the loop asks for cache
+    lines ahead of their use.
     """
-    for i in range(w.size):
-        gi = g[i]
-        mi = m[i] + one_minus_beta1 * (gi - m[i])
-        vi = v[i] + one_minus_beta2 * (gi * gi - v[i])
-        m[i], v[i] = mi, vi
-        wi = w[i] - alpha_t / (numpy.sqrt(vi) + eps) * mi * eta
-        w[i] = low if wi < low else high if wi > high else wi
+    whole = w.size // LINE * LINE
+    for start in range(0, whole, LINE):
+        ahead = start + AHEAD
+        prefetch_to_read(g, ahead)
+        prefetch_to_write(w, ahead)
+        prefetch_to_write(m, ahead)
+        prefetch_to_write(v, ahead)
+        for i in range(start, start + LINE):
+            _adam_update_loop(
+                i, w, g, m, v, one_minus_beta1, one_minus_beta2, eps, alpha_t, eta, low, high
+            )
+    for i in range(whole, w.size):
+        _adam_update_loop(
+            i, w, g, m, v, one_minus_beta1, one_minus_beta2, eps, alpha_t, eta, low, high
+        )
 
 
 @compiled
@@ -110,16 +140,21 @@ def normalize_loop(x, gamma, beta, mean, inv_std, y):
 
 
 @compiled
-def normalize_backward_loop(x, gy, gamma, mean, inv_std, inv_n, gx, ggamma, gbeta):
-    """Writes the gradients of batch normalization to gx, ggamma and gbeta."""
-    units = x.shape[1]
+def normalize_backward_loop(x, gz, inside, gamma, mean, inv_std, inv_n, gx, ggamma, gbeta):
+    """Writes the gradients of batch normalization to gx, ggamma and gbeta.
+
+    The gradient of its output is gz where inside is True, and 0 elsewhere.
+    """
+    units, zero, one = x.shape[1], x.dtype.type(0), x.dtype.type(1)
     ggamma[:] = 0
     gbeta[:] = 0
     for i in range(len(x)):
         for j in range(units):
-            ggamma[j] += gy[i, j] * ((x[i, j] - mean[j]) * inv_std[j])
-            gbeta[j] += gy[i, j]
+            gy = gz[i, j] * (one if inside[i, j] else zero)
+            ggamma[j] += gy * ((x[i, j] - mean[j]) * inv_std[j])
+            gbeta[j] += gy
     for i in range(len(x)):
         for j in range(units):
+            gy = gz[i, j] * (one if inside[i, j] else zero)
             x_hat = (x[i, j] - mean[j]) * inv_std[j]
-            gx[i, j] = gamma[j] * inv_std[j] * (gy[i, j] - (x_hat * ggamma[j] + gbeta[j]) * inv_n)
+            gx[i, j] = gamma[j] * inv_std[j] * (gy - (x_hat * ggamma[j] + gbeta[j]) * inv_n)

@@ -24,8 +24,11 @@ from fast.kernels import (
     multiply_two,
     plain_multiply_one,
     plain_multiply_two,
+    prefetch_to_read,
+    prefetch_to_write,
     signs,
 )
+from fast.loops import LINE
 
 IMAGES = 4  # that share a load of the weights
 
@@ -287,6 +290,9 @@ def binary_linear(x, W, b, Wb, y):
     row_bytes = row.view(numpy.uint8)
     plus, minus = W.dtype.type(1), W.dtype.type(-1)
     for m in range(M):
+        for k in range(0, K, LINE):
+            prefetch_to_read(W, (m + 2) * K + k)
+            prefetch_to_write(Wb, (m + 2) * K + k)
         for k in range(K):
             Wb[m, k] = plus if W[m, k] >= 0 else minus
         _write_signs(W[m], row)

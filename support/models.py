@@ -4,7 +4,7 @@ import math
 
 import numpy
 
-from data import Layout, measure_layout
+from data import SCALE, Layout, measure_layout
 from fast import BinaryMLP, QuantizedMLP
 from net import FloatMLP
 from support.storage import arrays_of, read_npz, restore
@@ -46,7 +46,8 @@ def describe_net(net):
 
 
 def remember_layout(net, images, transposed):
-    """Makes the net's saved model say how the images that it is trained on look."""
+    """Makes the net's saved model say how the images that it is trained on look and are scaled."""
+    net.add_persistent('pixel_scale', SCALE)
     layout = measure_layout(images)._replace(transposed=int(transposed))
     net.add_persistent('layout', numpy.array(layout, numpy.int32))
 
@@ -113,10 +114,16 @@ def load(path, arrays):
         raise ValueError(f'{path}: {e}') from e
     if 'signed_pixels' in arrays:
         net.use_signed_pixels()
+    if 'pixel_scale' in arrays:
+        net.add_persistent('pixel_scale', 0)
+    else:
+        net.pixel_scale = 255  # an older model
     for name in 'layout', 'accuracy':
         if name in arrays:
             net.add_persistent(name, arrays[name].copy())
     restore(path, arrays, net)
+    if net.pixel_scale not in (255, SCALE):
+        raise ValueError(f'{path}: its pixels are divided by {net.pixel_scale}, not by {SCALE}')
     return net
 
 
@@ -139,6 +146,7 @@ def initialize(path, net):
         raise ValueError(f'{path}: {e}') from e
     if theirs != ours:
         raise ValueError(f'{path}: holds {theirs}, but this training is of {ours}')
-    if hasattr(net, 'layout'):
-        arrays['layout'] = net.layout  # the parameters are taken over, but not the data
+    for name in 'layout', 'pixel_scale':  # the parameters are taken over, but not the data
+        if hasattr(net, name):
+            arrays[name] = numpy.asarray(getattr(net, name))
     restore(path, arrays, net)

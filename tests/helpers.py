@@ -12,7 +12,7 @@ import chainer.links as L
 import numpy
 
 import fast
-from data import Minibatches, to_input
+from data import SCALE, Minibatches, to_input
 from support.storage import read_npz
 from weight_clip import WeightClip
 
@@ -88,6 +88,7 @@ def trained(
     for _ in range(steps):
         optimizer.update(model, *next(iterator))
     net.bn1.gamma.array[1] = 0
+    net.add_persistent('pixel_scale', SCALE)
     return net
 
 

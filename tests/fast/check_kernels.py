@@ -10,8 +10,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from deploy.fold import fold
 from deploy.packed import PackedMLP
 from deploy.xnor import XnorMLP
-from fast import cpu
+from fast import cpu, pixels
 from net import QuantizedMLP
+from qst import quantize
 
 random = numpy.random.RandomState(0)
 for weight_bits, activation_bits, n_in, n_units, n_layers in [
@@ -42,4 +43,9 @@ for weight_bits, activation_bits, n_in, n_units, n_layers in [
     for n in 1, 2, 3, 4, 5, 37:
         given = images[:n].astype(numpy.uint8)
         assert numpy.array_equal(plain.logits(given), fast.logits(given)), (weight_bits, n_in, n)
+    W, b = net.l1.W.array, net.l1.b.array
+    y, levels = numpy.empty((37, n_units), 'f'), 2**weight_bits - 1
+    pixels.linear(pixels.find((images / 256).astype('f')), W, weight_bits, b, y)
+    sums = images @ numpy.rint(quantize(W, weight_bits) * levels).astype(int).T
+    assert numpy.array_equal(y, sums.astype('f') / numpy.float32(256 * levels) + b)
 print(f'{cpu.describe()}: equal')

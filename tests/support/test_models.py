@@ -1,13 +1,16 @@
 """Saved nets: their description, and loading them."""
 
+import chainer
 import numpy
 import pytest
 
-from data import Layout
+from data import Layout, to_input
 from deploy.fold import fold
+from deploy.packed import PackedMLP
+from helpers import trained
 from net import BinaryMLP, QuantizedMLP
-from support.models import describe, layout_of, remember_layout
-from support.storage import arrays_of
+from support.models import describe, layout_of, load, remember_layout
+from support.storage import arrays_of, read_npz, save_arrays, save_npz
 
 
 def test_describe():
@@ -52,6 +55,26 @@ def test_older_models_have_the_layout_of_mnist():
     assert layout_of({}, 784) == Layout()
     assert layout_of({}, 196) == Layout(14, 14, 10, 10)
     assert layout_of({}, 12) is None
+
+
+def test_the_scale_of_pixels_is_saved(tmp_path, mnist):
+    """Older models divide pixels by 255, also after they are saved anew or packed."""
+    path, net = str(tmp_path / 'mlp.model'), trained(*mnist[:2], 0, 50, 1, 1, 1, steps=50)
+    for scale in 256, 255:
+        save_npz(path, net)
+        loaded = load(path, read_npz(path))
+        assert loaded.pixel_scale == scale
+        x = mnist[2][:1000].reshape(1000, 784)
+        with chainer.using_config('train', False):
+            expected = net((x / scale).astype('f')).array
+            given = loaded(to_input(mnist[2][:1000], loaded.pixel_scale)).array
+        assert numpy.array_equal(given, expected)
+        packed = PackedMLP(fold(loaded)).logits(x).argmax(axis=1)
+        assert (packed == expected.argmax(axis=1)).mean() >= (1 if scale == 256 else 0.999)
+        net._persistent.discard('pixel_scale')
+    save_arrays(path, {**read_npz(path), 'pixel_scale': numpy.int32(3)})
+    with pytest.raises(ValueError, match='mlp.model: its pixels are divided by 3, not by 256'):
+        load(path, read_npz(path))
 
 
 @pytest.mark.parametrize(
