@@ -105,17 +105,17 @@ def main():
         clock.patch(loss.SoftmaxCrossEntropy, 'forward_cpu', 'loss and accuracy'),
         clock.patch(adam.AdamRule, 'update_core', 'Adam and the weight clip'),
     ]
+    dot = clock.timed(numpy.dot, 'matrix products')
+    timed_numpy = SimpleNamespace(**{**vars(numpy), 'dot': dot})
     inner = [
-        mock.patch.object(
-            fused_layer,
-            'numpy',
-            SimpleNamespace(**{**vars(numpy), 'dot': clock.timed(numpy.dot, 'matrix products')}),
-        ),
+        mock.patch.object(fused_layer, 'numpy', timed_numpy),
+        mock.patch.object(pixels, 'numpy', timed_numpy),
         clock.patch(xnor, 'all_signs', 'products of bits, and binarizing for them'),
         clock.patch(xnor, 'binary_linear', 'products of bits, and binarizing for them'),
-        clock.patch(pixels, 'find', 'products of pixels, and quantizing for them'),
-        clock.patch(pixels, 'linear', 'products of pixels, and quantizing for them'),
-        clock.patch(pixels, 'weight_gradient', 'products of pixels, and quantizing for them'),
+        *[
+            clock.patch(pixels, name, 'products of pixels, and quantizing for them')
+            for name in ('find', 'linear', '_weight_gradient')
+        ],
         clock.patch(loops, 'quantize', 'quantizing'),
         clock.patch(loops, 'statistics_loop', 'batch normalization'),
         clock.patch(loops, 'normalize_loop', 'batch normalization'),

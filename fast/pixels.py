@@ -1,8 +1,9 @@
 """Products with pixels, for the first layer of a net: exact forward, sparse backward.
 
-An input is a pixel P of 0 to 255 over 256. The forward product is one of whole numbers, in bytes:
-see fast/xnor.py. It is exact, so in a binary net it equals any other product in float32 to the
-bit; with weights of more bits, whose values float32 rounds, the others equal it to rounding.
+An input is a pixel P of 0 to 255 over 256 (``data.SCALE``). The forward product is one of whole
+numbers, in bytes: see fast/xnor.py. It is exact, so in a binary net it equals any other product in
+float32 to the bit; with weights of more bits, whose values float32 rounds, the others equal it to
+rounding.
 
 Four of five pixels of MNIST are black. Backward, a column of the gradient of W is a sum over the
 images in which that pixel is not. It is equal to the product of BLAS to rounding.
@@ -13,6 +14,7 @@ import os
 import numba
 import numpy
 
+from data import SCALE
 from fast import cpu
 from fast.kernels import (
     UNITS,
@@ -34,9 +36,9 @@ def _blas_threads():
     return numba.config.NUMBA_DEFAULT_NUM_THREADS
 
 
-# Share of the pixels that are not black up to which the sparse product, on one core, is faster
-# than BLAS: see benchmarks/README.md.
-GREATEST_SHARE = 0.6 / _blas_threads()
+# The sparse product, on one core, is faster than BLAS up to this share of pixels that are not
+# black: see benchmarks/pixel_times.py.
+GREATEST_SHARE = 0.5 / _blas_threads()
 
 
 def find(x):
@@ -57,7 +59,7 @@ def find(x):
 
 @numba.njit(nogil=True, cache=True)
 def _find(x, P):
-    scale = x.dtype.type(256)
+    scale = x.dtype.type(SCALE)
     for n in range(len(x)):
         others = 0
         for k in range(x.shape[1]):
@@ -117,7 +119,7 @@ def _linear(P, W, n, middle, every, b, y):
     Y = numpy.empty((0, 0), numpy.uint8)
     C = C.view(numpy.int8).reshape((blocks, groups, UNITS, 4))
     byte_layer(P, False, C, every, 2 * middle - n, T, False, Y, S)
-    scale = W.dtype.type(256 * n)
+    scale = W.dtype.type(SCALE * n)
     for i in range(len(P)):
         for m in range(M):
             y[i, m] = W.dtype.type(S[i, m]) / scale + bias[m]
@@ -159,7 +161,7 @@ def _weight_gradient(P, K, gy):
                 for k in range(8 * eight, 8 * eight + 8):
                     if P[i, k]:
                         images[k, counts[k]] = i
-                        values[k, counts[k]] = P[i, k] / gy.dtype.type(256)
+                        values[k, counts[k]] = P[i, k] / gy.dtype.type(SCALE)
                         counts[k] += 1
     gW = _floats(M, K)
     wide = -(-K // 8) * 8

@@ -174,7 +174,7 @@ def _parser():
         choices=('normal', 'uniform'),
         help='initial W: normal with standard deviation sqrt(1 / inputs), or uniform in [-1, 1]',
     )
-    add('--signed-pixels', action='store_true', help='pixels in [-1, 1] instead of [0, 1]')
+    add('--signed-pixels', action='store_true', help='pixels in [-1, 1) instead of [0, 1)')
     add(
         '--clip',
         choices=('all', 'weights'),
