@@ -5,6 +5,7 @@ import contextlib
 import math
 import os
 import sys
+import time
 
 from chainer_compat import chainer
 from chainer.backends import cuda
@@ -17,11 +18,17 @@ def is_first():
     return all(os.environ.get(name, '0') == '0' for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK'))
 
 
+def let_the_first_speak():
+    """Waits, in another process: ``mpiexec`` ends all when one ends, and the first must speak."""
+    time.sleep(10)
+
+
 class Parser(argparse.ArgumentParser):
     """Argument parser that reports a mistake in one line, without the usage."""
 
     def error(self, message):
         if not is_first():
+            let_the_first_speak()
             sys.exit(2)
         self.exit(2, f'{self.prog}: {message}\n')
 
@@ -111,6 +118,8 @@ def stop(status, problem, leave):
     # All processes have these errors at the same time, and one line is enough.
     if is_first() or leave is os._exit and not isinstance(problem, FloatingPointError):
         report_problem(problem)
+    else:
+        let_the_first_speak()
     leave(status)
 
 

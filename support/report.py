@@ -157,19 +157,22 @@ class PrintReport(extensions.PrintReport):
 
 
 class Graph(chainer.training.Extension):
-    """Trainer extension that writes the computational graph of the first loss to ``cg.dot``."""
+    """Trainer extension that writes the computational graph of the first loss to ``cg.dot``.
+
+    The links compute the loss of a graph, and fused layers round otherwise. So a resumed training,
+    which is to be equal to the uninterrupted one to the bit, draws no graph.
+    """
 
     priority = chainer.training.PRIORITY_EDITOR + 2  # before FailOnNonFinite
 
     def initialize(self, trainer):
-        self.first = trainer.updater.iteration + 1
-        chainer.config.keep_graph_on_report = True
+        chainer.config.keep_graph_on_report = trainer.updater.iteration == 0
 
     def finalize(self):
         chainer.config.keep_graph_on_report = False  # also if the training was interrupted
 
     def __call__(self, trainer):
-        if trainer.updater.iteration != self.first:
+        if not chainer.config.keep_graph_on_report:
             return
         chainer.config.keep_graph_on_report = False
         graph = computational_graph.build_computational_graph([trainer.observation['main/loss']])

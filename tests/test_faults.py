@@ -183,7 +183,7 @@ def one_line(process, status=1):
     return line
 
 
-@pytest.mark.parametrize('limit, file', [(300_000, 'snapshot_epoch_2'), (500, 'cg.dot')])
+@pytest.mark.parametrize('limit, file', [(300_000, 'snapshot_epoch_2'), (500, 'log')])
 def test_a_file_size_limit(limit, file, uninterrupted, small_mnist, tmp_path):
     small(tmp_path, small_mnist, '--epoch', 1)
     before = (tmp_path / 'snapshot_epoch_1').read_bytes()

@@ -100,6 +100,16 @@ def test_resumed_is_uninterrupted(trained, small_mnist, tmp_path):
     assert same(tmp_path / 'mlp.state', trained / 'mlp.state')
 
 
+def test_resumed_with_more_bits(small_mnist, tmp_path):
+    """The links, which draw the graph, round otherwise than the fused layers."""
+    for folder, epochs in ('a', [2]), ('b', [1, 2]):
+        for epoch in epochs:
+            options = '--net', 'quantized', '--epoch', epoch, '--resume'
+            assert small(tmp_path / folder, small_mnist, *options).stderr == ''
+    assert log_of(tmp_path / 'a') == log_of(tmp_path / 'b')
+    assert same(tmp_path / 'a/mlp.model', tmp_path / 'b/mlp.model')
+
+
 def test_resumed_on_a_terminal(trained, small_mnist, tmp_path):
     """A terminal adds the progress bar, an extension that snapshots do not contain."""
     small(tmp_path, small_mnist, '--epoch', 1)
