@@ -2,6 +2,7 @@
 
 import ast
 import glob
+import importlib.util
 import os
 import subprocess
 import sys
@@ -31,7 +32,13 @@ WITHOUT_CHAINER = (
     'support.__init__',
     'support.memory',
 )
-MODULES = [name for name in modules() if not (fast.missing and name.endswith('.xnor'))]
+WITH_NUMBA = 'deploy.xnor', 'fast.cpu', 'fast.kernels', 'fast.pixels', 'fast.xnor'
+MODULES = [
+    name
+    for name in modules()
+    if not (fast.missing and name in WITH_NUMBA)
+    and (name != 'deploy.onnx_graph' or importlib.util.find_spec('onnx'))
+]
 
 
 def run(code, **kwargs):
