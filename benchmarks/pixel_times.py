@@ -27,7 +27,7 @@ other = numpy.zeros(6_000_000, 'f')
 mnist = read_mnist(MNIST)[0][:100].reshape(100, -1)
 pixels.GREATEST_SHARE = 1
 
-print(f'kernels: {cpu.describe()}; BLAS threads: {pixels._blas_threads()}')
+print(f'kernels: {cpu.describe()}; BLAS threads: {pixels.blas_threads()}')
 print('| not black | forward | BLAS | backward | BLAS |\n|---|---|---|---|---|')
 for share in None, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0:
     if share is None:

@@ -71,13 +71,10 @@ def main():
     iterator = Minibatches(images, labels, 100, seed=0)
     name = 'BinaryMLP' if args.net == 'binary' else 'QuantizedMLP'
 
-    def training(Net, Adam):
+    def training(Net, Adam, *loss):
         """A net, and a function that times a number of its training steps."""
         net = Net(784, 1000, 10)
-        whole = fast.softmax_cross_entropy, fast.accuracy
-        optimizer = Adam().setup(
-            L.Classifier(net, *(whole if Net.__module__ == 'fast.net' else ()))
-        )
+        optimizer = Adam().setup(L.Classifier(net, *loss))
         optimizer.add_hook(WeightClip())
 
         def steps(n=STEPS):
@@ -88,7 +85,9 @@ def main():
 
         return net, steps
 
-    net, steps = training(getattr(fast, name), fast.Adam)
+    net, steps = training(
+        getattr(fast, name), fast.Adam, fast.softmax_cross_entropy, fast.accuracy
+    )
     _, linked_steps = training(getattr(nets, name), fast.Adam)
     _, plain_steps = training(getattr(nets, name), chainer.optimizers.Adam)
 

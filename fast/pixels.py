@@ -27,7 +27,7 @@ from fast.loops import binarize_loop, quantize_loop
 from fast.xnor import byte_layer
 
 
-def _blas_threads():
+def blas_threads():
     """How many threads NumPy's matrix products use, as far as can be told."""
     for name in 'OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS':
         value = os.environ.get(name, '')
@@ -38,7 +38,7 @@ def _blas_threads():
 
 # The sparse product, on one core, is faster than BLAS up to this share of pixels that are not
 # black: see benchmarks/pixel_times.py.
-GREATEST_SHARE = 0.5 / _blas_threads()
+GREATEST_SHARE = 0.5 / blas_threads()
 
 
 def find(x):

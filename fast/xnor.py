@@ -15,6 +15,7 @@ import numpy
 from fast.kernels import (
     LOOKUP,
     UNITS,
+    aligned,
     copy_table,
     count_four,
     count_one,
@@ -38,10 +39,8 @@ _COUNTS = numpy.array([[bin(a ^ b).count('1') for b in range(16)] for a in range
 
 @numba.njit
 def _aligned_sums(images):
-    """An array for the sums of a block for some images, aligned to a cache line."""
-    memory = numpy.empty(images * UNITS + 16, numpy.int32)
-    start = -(memory.ctypes.data // 4) % 16
-    return memory[start : start + images * UNITS]
+    """An array for the sums of a block for some images."""
+    return aligned(4 * images * UNITS).view(numpy.int32)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -282,10 +281,7 @@ def binary_linear(x, W, b, Wb, y):
     X = numpy.empty((N, words), numpy.uint64)
     for n in range(N):
         _write_signs(x[n], X[n])
-    # Aligned to a cache line, by the offset.
-    memory = numpy.empty(blocks * words * 8 * UNITS + 64, numpy.uint8)
-    offset = -memory.ctypes.data % 64
-    V = memory[offset : offset + blocks * words * 8 * UNITS].reshape((blocks, words * 8 * UNITS))
+    V = aligned(blocks * words * 8 * UNITS).reshape((blocks, words * 8 * UNITS))
     row = numpy.empty(words, numpy.uint64)
     row_bytes = row.view(numpy.uint8)
     plus, minus = W.dtype.type(1), W.dtype.type(-1)
