@@ -18,7 +18,7 @@ import fast
 from data import to_input
 from deploy import packed
 from support import models
-from support.folders import read_test_data
+from pictures.folders import read_test_data
 from support.program import (
     MNIST,
     Parser,
@@ -27,7 +27,7 @@ from support.program import (
     number,
     report_problem,
 )
-from support.storage import BadFile, read_npz, replacing
+from support.files import BadFile, read_npz, replacing
 
 
 class Unpacked:
@@ -144,7 +144,7 @@ def evaluate(model, folder, mistakes):
 def classify(model, paths, show):
     """Prints what each picture shows. A bad picture is reported, and the others are read."""
     try:
-        from support.picture import draw_answers, find_pictures, read_digits
+        from pictures.digits import draw_answers, find_pictures, read_digits
     except ImportError as e:
         raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
     if not model.layout:

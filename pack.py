@@ -16,9 +16,10 @@ import os
 from data import read_test_set
 from deploy import packed
 from deploy.fold import fold
+from pictures.layout import Layout
 from support import models
 from support.program import MNIST, Parser, errors_as_one_line
-from support.storage import read_npz, replacing, save_arrays
+from support.files import read_npz, replacing, save_arrays
 
 
 def read(path, out):
@@ -88,7 +89,7 @@ def write_html(arrays, out):
 
 def layout_of(arrays):
     n_in = int(arrays['n_in'])
-    return models.layout_of(arrays, n_in) or models.Layout(1, n_in, 1, n_in)
+    return models.layout_of(arrays, n_in) or Layout(1, n_in, 1, n_in)
 
 
 WRITERS = {'.onnx': write_onnx, '.c': write_c, '.html': write_html}

@@ -21,13 +21,14 @@ import numpy
 import fast
 from data import Minibatches
 from net import FloatMLP
-from support import distributed, models, recipe
-from support.arguments import check_arguments, parse_arguments, print_arguments
-from support.folders import read_data
+from support import models
+from training import distributed, recipe
+from training.arguments import check_arguments, parse_arguments, print_arguments
+from pictures.folders import read_data
 from support.program import errors_as_one_line, get_device
-from support.report import COLUMNS, Evaluator, FailOnNonFinite, Graph, PrintReport, Report
-from support.snapshot import Snapshot, claim, how_to_resume, identity
-from support.storage import BadFile, save_npz
+from training.report import COLUMNS, Evaluator, FailOnNonFinite, Graph, PrintReport, Report
+from training.snapshot import Snapshot, claim, how_to_resume, identity
+from support.files import BadFile, save_npz
 from weight_clip import WeightClip
 
 
@@ -36,7 +37,7 @@ def build(args, share=None):
 
     Args:
         args (argparse.Namespace): What :func:`parse_arguments` returned.
-        share (~support.distributed.Share): The share of this process, if there are several.
+        share (~training.distributed.Share): The share of this process, if there are several.
 
     Returns:
         ~chainer.training.Trainer: The trainer.

@@ -30,7 +30,7 @@ import chainer.links as L
 import train_mnist
 from data import read_mnist, to_input
 from net import BinaryMLP, QuantizedMLP
-from support.arguments import parse_arguments
+from training.arguments import parse_arguments
 from support.program import get_device
 
 problems = []

@@ -17,7 +17,7 @@ from data import read_test_set
 from deploy.packed import CHUNK
 from deploy.xnor import XnorMLP
 from support.program import MNIST
-from support.storage import read_npz
+from support.files import read_npz
 
 
 def timed(function, spent, i):

@@ -20,7 +20,7 @@ from deploy.packed import PackedMLP
 from deploy.xnor import XnorMLP
 from support import models
 from support.program import MNIST
-from support.storage import read_npz
+from support.files import read_npz
 
 
 def count(path):

@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/pictures.py results/binary.packed [--images 100]
 
 The images are the first that the net classifies rightly from their own pixels, so every miss is a
-miss of support/picture.py. Every rendering is a function of the seed.
+miss of pictures/digits.py. Every rendering is a function of the seed.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy
 from PIL import Image, ImageFilter
 
 from data import read_test_set
-from support.picture import read_digits
+from pictures.digits import read_digits
 from inference import load
 from support.program import MNIST
 

@@ -28,7 +28,7 @@ LATENCY = 50e-6  # seconds that a message takes to another machine
 def worker(unit, layer, steps, batchsize, communicator):
     """Prints, as JSON, seconds a step, those of them in MPI, and bytes sent a step."""
     import train_mnist
-    from support.arguments import parse_arguments
+    from training.arguments import parse_arguments
 
     spent, sent = [0.0], [0]
     with tempfile.TemporaryDirectory() as out:

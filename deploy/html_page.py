@@ -20,7 +20,7 @@ def to_html(arrays, layout, examples=()):
 
     Args:
         arrays (dict): The arrays of a packed model, by name.
-        layout (~data.Layout): How digits lie in the images that the net takes.
+        layout (~pictures.layout.Layout): How digits lie in the images that the net takes.
         examples (sequence): uint8 images to click on, of the size of the layout.
 
     Returns:

@@ -8,8 +8,8 @@ name                            type and shape
 ``packed_version``              int                       1
 ``n_in``                        int                       number of pixels K of the first layer
 ``activation_bits``             int                       bits of the activations, 1 to 8
-``layout``                      int32 (6,)                how the training images look, as
-                                                          :class:`~data.Layout`; optional
+``layout``                      int32 (6,)                how the training images look: see
+                                                          pictures/layout.py; optional
 ``accuracy``                    float32                   on the test images, from 0 to 1; optional
 ``lI/W``                        uint8                     bit planes of the weights of layer I, the
                                 (bits, M, ceil(K / 8))    least significant first; the first input

@@ -1,1 +1,1 @@
-"""What the programs need around the nine scripts: arguments, files, reports, snapshots."""
+"""What all programs share: files, saved nets, and how a program ends."""

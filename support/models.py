@@ -4,10 +4,11 @@ import math
 
 import numpy
 
-from data import SCALE, Layout, measure_layout
+from data import SCALE
 from fast import BinaryMLP, QuantizedMLP
 from net import FloatMLP
-from support.storage import arrays_of, read_npz, restore
+from pictures.layout import Layout, measure_layout
+from support.files import arrays_of, read_npz, restore
 
 
 def describe(arrays):
@@ -66,7 +67,8 @@ def layout_of(arrays, n_in):
         n_in (int): Number of pixels.
 
     Returns:
-        ~data.Layout: The layout; None if the pixels of an older model do not make up a square.
+        ~pictures.layout.Layout: The layout; None if the pixels of an older model do not make up
+        a square.
 
     Raises:
         ValueError: If the model states a layout that cannot be.
@@ -89,7 +91,7 @@ def load(path, arrays):
 
     Args:
         path (str): The file, for messages.
-        arrays (dict): What :func:`~support.storage.read_npz` read from it.
+        arrays (dict): What :func:`~support.files.read_npz` read from it.
 
     Returns:
         ~net.MLP: The net, on the CPU.

@@ -13,7 +13,7 @@ import numpy
 
 import fast
 from data import SCALE, Minibatches, to_input
-from support.storage import read_npz
+from support.files import read_npz
 from weight_clip import WeightClip
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -9,7 +9,7 @@ import numpy
 import pytest
 
 from helpers import ROOT, write_dataset, write_idx
-from data import Layout, Minibatches, measure_layout, read_idx, read_mnist, to_input
+from data import Minibatches, read_idx, read_mnist, to_input
 
 
 def test_mnist_is_mnist(mnist):
@@ -279,31 +279,3 @@ def test_one_class(tmp_path, arrays):
     train_images, train_labels, test_images, test_labels = arrays
     write_dataset(tmp_path, train_images, 0 * train_labels, test_images, 0 * test_labels)
     refused(tmp_path, 'all training images are of one class, 0')
-
-
-@pytest.mark.parametrize(
-    'layout',
-    [
-        Layout(),
-        Layout(dark=1),
-        Layout(28, 28, 28, 28),
-        Layout(49, 16, 40, 12),
-        Layout(20, 30, 20, 10),
-    ],
-)
-def test_the_layout_of_images_is_measured(layout):
-    rs = numpy.random.RandomState(0)
-    images = numpy.zeros((100, *layout[:2]), numpy.uint8)
-    for image in images:
-        height, width = (
-            (layout.height, rs.randint(1, layout.width + 1))
-            if rs.randint(2)
-            else (rs.randint(1, layout.height + 1), layout.width)
-        )
-        top, left = rs.randint(layout.rows - height + 1), rs.randint(layout.columns - width + 1)
-        image[top : top + height, left : left + width] = 200
-    assert measure_layout(255 - images if layout.dark else images) == layout
-
-
-def test_the_layout_of_mnist(mnist):
-    assert measure_layout(mnist[0]) == Layout()

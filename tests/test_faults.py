@@ -14,7 +14,7 @@ import pytest
 
 import train_mnist
 from helpers import ROOT, log_of, same, small
-from support.storage import read_npz
+from support.files import read_npz
 
 EPOCHS = 3
 

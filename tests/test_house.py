@@ -22,10 +22,16 @@ NINE = {
     'train_mnist',
 }
 PROGRAMS = {'train_mnist', 'inference', 'pack'}
-ROOMS = {'fast', 'deploy', 'support'}
+ROOMS = {'fast', 'deploy', 'pictures', 'support', 'training'}
 # What the modules of a room may import, besides each other and installed packages.
 TOP = NINE - PROGRAMS | {'chainer_compat', 'data'}
-ALLOWED = {'fast': TOP, 'support': TOP | {'fast'}, 'deploy': TOP | {'fast'}}
+ALLOWED = {
+    'fast': TOP,
+    'deploy': TOP | {'fast'},
+    'pictures': TOP,
+    'support': TOP | {'fast', 'pictures'},
+    'training': TOP | {'fast', 'support'},
+}
 
 
 def imports(path):

@@ -11,7 +11,7 @@ import pytest
 from deploy.fold import fold
 from helpers import ROOT, logits_of, small, trained, write_dataset
 from net import BinaryMLP
-from support.storage import save_arrays, save_npz
+from support.files import save_arrays, save_npz
 
 
 def inference(*arguments, **environment):

@@ -9,7 +9,7 @@ from bst import binarize
 from data import to_input
 from net import BinaryMLP, QuantizedMLP
 from qst import quantize
-from support.storage import arrays_of
+from support.files import arrays_of
 
 
 def by_hand(net, x, weight_bits, activation_bits):

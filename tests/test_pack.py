@@ -10,7 +10,7 @@ import pytest
 from deploy.fold import fold
 from helpers import ROOT
 from net import BinaryMLP, FloatMLP
-from support.storage import read_npz, save_arrays, save_npz
+from support.files import read_npz, save_arrays, save_npz
 
 
 def pack(*arguments, **environment):

@@ -13,7 +13,7 @@ import pytest
 
 import fast
 from helpers import ROOT, log_of, same, small, train, write_dataset
-from support.storage import read_npz
+from support.files import read_npz
 
 HEADER = (
     'epoch       main/loss   validation/main/loss  main/accuracy  validation/main/accuracy  '

@@ -13,7 +13,7 @@ import pytest
 
 import train_mnist
 from helpers import log_of, same, small
-from support import storage
+from support import files
 
 
 def arguments(data, out, *more):
@@ -88,7 +88,7 @@ def test_a_drive_without_locks(tmp_path, monkeypatch, capsys):
         raise OSError(errno.ENOLCK, 'No locks available')
 
     monkeypatch.setattr(fcntl, 'flock', flock)
-    with contextlib.closing(storage.lock(str(tmp_path))):
+    with contextlib.closing(files.lock(str(tmp_path))):
         assert f'{tmp_path} cannot be locked (No locks available)' in capsys.readouterr().out
 
 
@@ -101,7 +101,7 @@ def test_a_drive_that_cannot_sync_folders(tmp_path, monkeypatch):
         fsync(f)
 
     monkeypatch.setattr(os, 'fsync', fsync_files)
-    storage.save_arrays(str(tmp_path / 'file'), {'a': numpy.zeros(3)})
+    files.save_arrays(str(tmp_path / 'file'), {'a': numpy.zeros(3)})
     assert (tmp_path / 'file').exists()
 
 

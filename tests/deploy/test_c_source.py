@@ -12,7 +12,7 @@ from deploy.c_source import to_c
 from deploy.packed import PackedMLP
 from helpers import ROOT
 from nets import SHAPES, packed
-from support.storage import read_npz
+from support.files import read_npz
 
 STRICT = '-Wall -Wextra -pedantic -Wconversion -Werror'.split()
 COMPILERS = [name for name in ('gcc', 'clang') if shutil.which(name)]

@@ -6,13 +6,13 @@ import shutil
 import numpy
 import pytest
 
-from data import Layout
+from pictures.layout import Layout
 from deploy.fold import fold
 from deploy.html_page import to_html
 from deploy.packed import PackedMLP
 from helpers import ROOT
 from net import BinaryMLP, QuantizedMLP
-from support.storage import read_npz
+from support.files import read_npz
 
 webdriver = pytest.importorskip('selenium.webdriver', reason='Selenium is not installed')
 

@@ -6,7 +6,7 @@ import pytest
 from deploy.packed import PackedMLP
 from helpers import ROOT
 from nets import SHAPES, packed
-from support.storage import read_npz
+from support.files import read_npz
 
 onnx = pytest.importorskip('onnx', reason='onnx is not installed')
 runtime = pytest.importorskip('onnxruntime', reason='ONNX Runtime is not installed')

@@ -15,7 +15,7 @@ from deploy.fold import find_thresholds, fold
 from deploy.packed import PackedMLP, describe, pack_bits, summary, unpack_bits
 from helpers import ROOT, logits_of, trained
 from net import BinaryMLP, FloatMLP, QuantizedMLP
-from support.storage import read_npz, save_arrays, save_npz
+from support.files import read_npz, save_arrays, save_npz
 
 try:
     from deploy.xnor import XnorMLP

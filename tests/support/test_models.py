@@ -4,13 +4,14 @@ import chainer
 import numpy
 import pytest
 
-from data import Layout, to_input
+from data import to_input
+from pictures.layout import Layout
 from deploy.fold import fold
 from deploy.packed import PackedMLP
 from helpers import trained
 from net import BinaryMLP, QuantizedMLP
 from support.models import describe, layout_of, load, remember_layout
-from support.storage import arrays_of, read_npz, save_arrays, save_npz
+from support.files import arrays_of, read_npz, save_arrays, save_npz
 
 
 def test_describe():

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from helpers import ROOT
-from support import storage
+from support import files
 
 # One byte of an open file, locked: as the real one, it raises PermissionError if it is locked.
 # Python's own modules, which look for it to know where they are, are imported before.
@@ -59,8 +59,8 @@ def test_the_programs_need_nothing_of_posix(without_posix, small_mnist, tmp_path
 @pytest.fixture
 def windows(monkeypatch):
     """A Windows on which a number of changes of a file fail because it is open somewhere."""
-    monkeypatch.setattr(storage, 'WINDOWS', True)
-    monkeypatch.setattr(storage, 'PATIENCE', 0.3)
+    monkeypatch.setattr(files, 'WINDOWS', True)
+    monkeypatch.setattr(files, 'PATIENCE', 0.3)
 
     def refuse(name, times):
         calls, change = [], getattr(os, name)
@@ -78,7 +78,7 @@ def windows(monkeypatch):
 
 def test_a_file_that_is_open_for_a_moment(windows, tmp_path):
     windows('replace', 2)
-    with storage.replacing(str(tmp_path / 'log')) as f:
+    with files.replacing(str(tmp_path / 'log')) as f:
         f.write(b'new')
     assert (tmp_path / 'log').read_bytes() == b'new'
 
@@ -88,9 +88,9 @@ def test_a_file_that_stays_open(windows, tmp_path, capsys):
     path.write_bytes(b'old')
     windows('replace', 10**6)
     with pytest.raises(PermissionError):
-        with storage.replacing(str(path)) as f:
+        with files.replacing(str(path)) as f:
             f.write(b'new')
-    with storage.replacing_if_free(str(path)) as f:
+    with files.replacing_if_free(str(path)) as f:
         f.write(b'new')
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['log']
     assert capsys.readouterr().out == f'# {path} is open in another program and stays as it was\n'
@@ -100,14 +100,14 @@ def test_a_snapshot_that_stays_open(windows, tmp_path, capsys):
     path = tmp_path / 'snapshot_epoch_1'
     path.write_bytes(b'')
     windows('remove', 10**6)
-    storage.remove_if_free(str(path))
+    files.remove_if_free(str(path))
     assert path.exists()
     assert 'could not be removed' in capsys.readouterr().out
 
 
 def test_no_folder_is_opened(windows, tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'open', lambda *_: pytest.fail('opened a folder'))
-    with storage.replacing(str(tmp_path / 'log')) as f:
+    with files.replacing(str(tmp_path / 'log')) as f:
         f.write(b'new')
 
 
@@ -117,5 +117,5 @@ def test_elsewhere_a_refusal_is_an_error_at_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, 'replace', refuse)
     with pytest.raises(PermissionError):
-        with storage.replacing_if_free(str(tmp_path / 'log')) as f:
+        with files.replacing_if_free(str(tmp_path / 'log')) as f:
             f.write(b'new')

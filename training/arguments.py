@@ -7,7 +7,7 @@ import os
 import fast
 from support import memory
 from support.program import MNIST, Parser, is_first, number, real
-from support.report import why_no_pictures
+from training.report import why_no_pictures
 
 DEFAULTS = {
     'net': 'binary',

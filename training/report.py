@@ -13,7 +13,7 @@ from chainer.backends import cuda
 from chainer.training import extensions
 import numpy
 
-from support.storage import replacing_if_free
+from support.files import replacing_if_free
 
 # The columns of the table, and of each row of the log.
 COLUMNS = [

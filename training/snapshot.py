@@ -9,10 +9,10 @@ import zlib
 from chainer_compat import chainer
 import numpy
 
-from support.arguments import RECIPE_DEFAULTS, option, recipe_options
+from training.arguments import RECIPE_DEFAULTS, option, recipe_options
 from support.models import describe_net
-from support.report import COLUMNS
-from support.storage import BadFile, lock, read_npz, remove_if_free, restore, save_npz
+from training.report import COLUMNS
+from support.files import BadFile, lock, read_npz, remove_if_free, restore, save_npz
 
 
 def identity(args, train_images, train_labels):

@@ -19,8 +19,8 @@ import chainer.links as L
 import numpy
 
 from support.program import report_problem
-from support.snapshot import claim, how_to_resume
-from support.storage import restore
+from training.snapshot import claim, how_to_resume
+from support.files import restore
 
 # Trainer extensions that only the first process has.
 WRITERS = 'Graph', 'LogReport', 'Report', 'PrintReport', 'ProgressBar', 'Snapshot', 'ChooseEpoch'

@@ -4,7 +4,7 @@ import numpy
 from PIL import Image
 import pytest
 
-from support.folders import read_data, read_test_data
+from pictures.folders import read_data, read_test_data
 
 
 @pytest.fixture

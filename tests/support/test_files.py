@@ -10,7 +10,7 @@ import chainer.links as L
 import numpy
 import pytest
 
-from support.storage import read_npz, replacing, restore, save_npz
+from support.files import read_npz, replacing, restore, save_npz
 
 
 def test_replacing(tmp_path):

@@ -12,8 +12,8 @@ import chainer.links as L
 from chainer.training import extensions, triggers
 import numpy
 
-from support.report import Evaluator
-from support.storage import read_npz, restore, save_npz
+from training.report import Evaluator
+from support.files import read_npz, restore, save_npz
 
 
 def squared_hinge(y, t):

@@ -8,11 +8,11 @@ import pytest
 
 from benchmarks import pictures
 
-from data import Layout
-from support.picture import draw_answers, find_pictures, read_digits, read_grey
+from pictures.layout import Layout
+from pictures.digits import draw_answers, find_pictures, read_digits, read_grey
 from deploy.packed import PackedMLP
 from helpers import ROOT
-from support.storage import read_npz
+from support.files import read_npz
 
 
 def read_digit(path, *layout):

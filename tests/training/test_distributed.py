@@ -12,7 +12,7 @@ import numpy
 import pytest
 
 from helpers import ROOT
-from support.storage import read_npz
+from support.files import read_npz
 
 pytest.importorskip('mpi4py', reason='mpi4py is not installed')
 MPIEXEC = os.path.join(os.path.dirname(sys.executable), 'mpiexec')

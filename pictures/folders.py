@@ -45,7 +45,7 @@ def _holds_pictures(folder, name):
 
 def _read(folder, name):
     try:
-        from support.picture import find_pictures, read_digits, read_small
+        from pictures.digits import find_pictures, read_digits, read_small
     except ImportError as e:
         raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
     folder = os.path.join(folder, name)

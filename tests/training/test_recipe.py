@@ -16,9 +16,9 @@ from data import read_mnist, to_input
 from helpers import log_of, same, small
 from inference import Unpacked
 from net import BinaryMLP, FloatMLP, QuantizedMLP
-from support import recipe
-from support.arguments import RECIPE_DEFAULTS, recipe_options
-from support.storage import read_npz
+from training import recipe
+from training.arguments import RECIPE_DEFAULTS, recipe_options
+from support.files import read_npz
 from weight_clip import WeightClip
 
 

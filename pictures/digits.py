@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from scipy import ndimage
 
-from data import Layout
+from pictures.layout import Layout
 
 ENDINGS = '.png', '.jpg', '.jpeg'
 WORK = 512  # pixels of the longer side at which a picture is searched for digits

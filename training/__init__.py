@@ -1,0 +1,1 @@
+"""What train_mnist.py alone needs: arguments, recipe, reports, snapshots, several processes."""
