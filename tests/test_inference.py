@@ -1,8 +1,6 @@
 """The inference program, run as its users run it."""
 
 import os
-import subprocess
-import sys
 
 from PIL import Image
 import numpy
@@ -128,24 +126,6 @@ def test_bad_input(folder, small_mnist, tmp_path):
         assert result.returncode == 2
         assert message in result.stderr and result.stderr.startswith('inference.py: ')
         assert result.stderr.count('\n') == 1
-
-
-def test_the_commands_of_the_readme():
-    """The supplied net classifies the supplied pictures as README.md says."""
-    result = subprocess.run(
-        [sys.executable, 'inference.py', 'results/binary.packed', 'results/digits'],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert result.stderr == ''
-    with open(f'{ROOT}/README.md', encoding='utf-8') as f:
-        printed = [line.split() for line in f if line.startswith('    results/digits/')]
-    lines = [line.split() for line in result.stdout.splitlines() if line[0] != '#']
-    assert len(lines) == len(printed) == 8
-    for (path, digit, probability, *_), (_, _, expected, *_) in zip(lines, printed):
-        assert [path, digit] in [line[:2] for line in printed]
-        assert abs(float(probability) - float(expected)) < 0.02  # Pillow's scaling may change
 
 
 def test_a_folder_with_a_bad_picture(folder, tmp_path, mnist):
