@@ -71,11 +71,10 @@ if __name__ == '__main__':
             importlib.import_module(name)
         except ImportError:
             pass  # what is optional
-    if 'numba' in sys.modules:  # which imports half of itself at the first call of a function
-        from numba.core.registry import cpu_target
-
-        cpu_target.typing_context.refresh()
-        cpu_target.target_context.refresh()
+    registry = sys.modules.get('numba.core.registry')
+    if registry:  # half of Numba is imported at the first call
+        registry.cpu_target.typing_context.refresh()
+        registry.cpu_target.target_context.refresh()
     gc.freeze()
     words = serve(socket.socket(fileno=0))
     if 'numpy' in sys.modules:
