@@ -16,7 +16,7 @@ train: setup
 	.venv/bin/python train_mnist.py $(ARGS)
 
 test: setup .venv/tests-installed
-	.venv/bin/python -m pytest -n 2 --dist loadfile tests
+	.venv/bin/python -m pytest -n 3 --dist worksteal tests
 
 test-slow: setup .venv/tests-installed
 	.venv/bin/python -m pytest -n 2 --slow tests

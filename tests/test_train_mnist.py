@@ -1,6 +1,5 @@
 """The program, run as its users run it."""
 
-import concurrent.futures
 import contextlib
 import os
 import pty
@@ -358,9 +357,9 @@ BAD = {
 }
 
 
-@pytest.fixture(scope='session')
-def outcomes(trained, small_mnist, tmp_path_factory):
-    """Runs every case of BAD, two at a time: name -> process, and whether it wrote anything."""
+@pytest.fixture(scope='module')
+def bad(trained, small_mnist, tmp_path_factory):
+    """The files that the arguments of BAD name."""
     folder = tmp_path_factory.mktemp('bad')
     (folder / 'empty').mkdir()
     (folder / 'text').write_text('text')
@@ -374,38 +373,29 @@ def outcomes(trained, small_mnist, tmp_path_factory):
     (folder / 'damaged').mkdir()
     for path in small_mnist.iterdir():
         (folder / 'damaged' / path.name).write_bytes(path.read_bytes()[:500])
+    return folder
 
-    def run(name):
-        arguments, _, *cupy = BAD[name]
-        environment = {}
-        if cupy:  # a CuPy that has just what is asked of it before the training
-            fake = folder / f'cupy of {name}'.replace(' ', '_') / 'cupy'
-            fake.mkdir(parents=True)
-            devices = cupy[0].get('devices')
-            (fake / '__init__.py').write_text(
-                'raise ModuleNotFoundError("cupy")'
-                if 'without' in cupy[0]
-                else 'class cuda:\n  class runtime:\n    def getDeviceCount():\n      '
-                + (
-                    f'return {devices}'
-                    if devices
-                    else 'raise RuntimeError("cudaErrorNoDevice:\\n none")'
-                )
-            )
-            environment['PYTHONPATH'] = str(fake.parent)
-        out = folder / f'out of {name}'
-        result = small(out, small_mnist, *arguments.format(folder=folder).split(), **environment)
-        return name, (result, out.exists())
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(pool.map(run, BAD))
+def fake_cupy(folder, without=False, devices=None):
+    """The environment of a program that finds a CuPy with just what is asked of it at first."""
+    (folder / 'cupy').mkdir()
+    (folder / 'cupy' / '__init__.py').write_text(
+        'raise ModuleNotFoundError("cupy")'
+        if without
+        else 'class cuda:\n  class runtime:\n    def getDeviceCount():\n      '
+        + (f'return {devices}' if devices else 'raise RuntimeError("cudaErrorNoDevice:\\n none")')
+    )
+    return {'PYTHONPATH': str(folder)}
 
 
 @pytest.mark.parametrize('name', BAD)
-def test_bad_input(name, outcomes):
-    result, wrote = outcomes[name]
+def test_bad_input(name, bad, small_mnist, tmp_path):
+    arguments, message, *cupy = BAD[name]
+    environment = fake_cupy(tmp_path, **cupy[0]) if cupy else {}
+    out = tmp_path / 'out'
+    result = small(out, small_mnist, *arguments.format(folder=bad).split(), **environment)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith('train_mnist.py: ')
-    assert BAD[name][1] in line
-    assert not wrote
+    assert message in line
+    assert not out.exists()
