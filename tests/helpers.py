@@ -52,14 +52,21 @@ IMPORTED = (
 )
 
 
+def environment():
+    """The environment variables, without those of pytest, which change with each test."""
+    return {name: value for name, value in os.environ.items() if name[:7] != 'PYTEST_'}
+
+
 @functools.cache
 def fork_server():
-    """A socket to fork_server.py, which starts at the first call and ends with this process."""
+    """A socket to fork_server.py, which ends with this process, and the server's environment."""
     ours, its = socket.socketpair()
-    server = [sys.executable, os.path.join(ROOT, 'tests', 'fork_server.py'), *IMPORTED]
+    command = [sys.executable, os.path.join(ROOT, 'tests', 'fork_server.py'), *IMPORTED]
     with its:
-        process = subprocess.Popen(server, stdin=its, stdout=subprocess.DEVNULL)
-    return ours, process
+        server = subprocess.Popen(  # Without env it would get what C code has set here, too.
+            command, env=dict(os.environ), stdin=its, stdout=subprocess.DEVNULL
+        )
+    return ours, environment(), server
 
 
 class Child:
@@ -119,19 +126,20 @@ class Child:
         self.send_signal(signal.SIGKILL)
 
 
-def start(*command, cwd='.', **environment):
+def start(*command, cwd='.', **variables):
     """Starts ``python`` with the words of a command: a script or ``-c``, and the arguments.
 
-    It is a child of a process that has everything imported, or a real process where that cannot
-    be forked, or where the child gets environment variables: they may act at import.
+    It is a child of a process that has everything imported. It is a process of its own where such
+    a child cannot be had, or where it would get other environment variables, which may act at
+    import.
     """
     command = [str(word) for word in command]
-    if sys.platform == 'linux' and not environment:
+    if sys.platform == 'linux' and not variables and fork_server()[1] == environment():
         return Child(command, cwd)
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**os.environ, **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
