@@ -129,13 +129,14 @@ class Child:
 def start(*command, cwd='.', **variables):
     """Starts ``python`` with the words of a command: a script or ``-c``, and the arguments.
 
-    It is a child of a process that has everything imported. It is a process of its own where such
-    a child cannot be had, or where it would get other environment variables, which may act at
-    import.
+    It is a child of a process that has everything imported. It is a process of its own where that
+    would not do: on other systems than Linux, with other environment variables, which may act at
+    import, and with a CUDA device, which is lost in a fork.
     """
     command = [str(word) for word in command]
-    if sys.platform == 'linux' and not variables and fork_server()[1] == environment():
-        return Child(command, cwd)
+    if sys.platform == 'linux' and not variables and '--gpu' not in command:
+        if fork_server()[1] == environment():
+            return Child(command, cwd)
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=cwd,
