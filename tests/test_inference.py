@@ -135,8 +135,8 @@ def test_bad_input(folder, small_mnist, tmp_path):
         assert result.stderr.count('\n') == 1
 
 
-def test_the_commands_of_the_readme():
-    """The supplied net classifies the supplied pictures as README.md says."""
+def test_the_pictures_of_the_usage_page():
+    """The supplied net classifies the supplied pictures as docs/usage.md says."""
     result = subprocess.run(
         [sys.executable, 'inference.py', 'results/binary.packed', 'results/digits'],
         cwd=ROOT,
@@ -144,7 +144,7 @@ def test_the_commands_of_the_readme():
         text=True,
     )
     assert result.stderr == ''
-    with open(f'{ROOT}/README.md', encoding='utf-8') as f:
+    with open(f'{ROOT}/docs/usage.md', encoding='utf-8') as f:
         printed = [line.split() for line in f if line.startswith('    results/digits/')]
     lines = [line.split() for line in result.stdout.splitlines() if line[0] != '#']
     assert len(lines) == len(printed) == 8
