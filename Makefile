@@ -1,9 +1,9 @@
 # make train              trains (ARGS='--net quantized' gives arguments)
-# make test               runs the tests, in minutes; make test-slow: every fault and file of strangers too
+# make test               runs the tests, in minutes; make test-slow: also every fault and untrusted-file case
 # make setup              makes .venv and installs what training needs
 #      CUPY=cupy-cuda13x  and CuPy, for a GPU
 #      MPI=1              and MPI, for several processes
-# make benchmark          times training beside PyTorch, Larq and Brevitas (gigabytes of packages)
+# make benchmark          times training against PyTorch, Larq and Brevitas (gigabytes of packages)
 # make clean              removes .venv and caches, but no results
 #
 # PYTHON=python3.12 chooses the interpreter; .venv is made anew when it changes, and only then.

@@ -1,8 +1,8 @@
 """Chainer 7.8.1 on current Python, NumPy and CuPy.
 
-Chainer's last release is from 2022. This module imports Chainer and restores what has disappeared
-beneath it since; names that still exist are left alone. Every module of this project that uses
-Chainer gets it by ``from chainer_compat import chainer``, so the order of imports never matters.
+Chainer's last release is from 2022. This module imports Chainer and restores what newer Python and
+NumPy lack; names that still exist are left alone. Every module of this project that uses Chainer
+gets it by ``from chainer_compat import chainer``, so the order of imports never matters.
 """
 
 import importlib

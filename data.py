@@ -110,7 +110,7 @@ def read_mnist(folder):
 
     The folder holds four IDX files, gzip-compressed or not: ``train-images-idx3-ubyte``,
     ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``. The
-    names may have a prefix, and ``test`` instead of ``t10k``, as those of EMNIST do.
+    names may have a prefix, and ``test`` instead of ``t10k``, as in EMNIST.
 
     Args:
         folder (str): The folder.

@@ -3,7 +3,7 @@
 
 ./inference.py result/mlp.model               # accuracy on the test images
 ./inference.py result/mlp.packed seven.png    # which digit the picture shows
-./inference.py result/mlp.packed pictures/    # the same for all pictures of a folder
+./inference.py result/mlp.packed pictures/    # the same for all pictures in a folder
 ./inference.py result/mlp.packed pictures/ --show seen.png   # and draws what the net saw
 """
 
@@ -83,10 +83,7 @@ def _load(path, arrays, gpu, device):
         raise ValueError(f'a packed model runs on the CPU, without --gpu {gpu}')
     words = packed.describe(arrays)
     if fast.missing:
-        print(
-            '# computed by NumPy, many times slower than by Numba, which cannot be used: '
-            f'{fast.missing}'
-        )
+        print(f'# Numba is unavailable, so NumPy computes, many times slower: {fast.missing}')
         return packed.PackedMLP(arrays), words
     from deploy.xnor import XnorMLP
 
@@ -224,7 +221,7 @@ def main(argv=None):
     )
     args = parser.parse_intermixed_args(argv)
     if args.images and args.mistakes:
-        parser.error('argument --mistakes: works on the test images; give no IMAGE')
+        parser.error('argument --mistakes: applies to the test images; omit IMAGE')
     if args.show and not args.images:
         parser.error('argument --show: draws pictures; give an IMAGE')
 

@@ -8,9 +8,9 @@ from qst import check_bits
 class QuantizedLinear(BinaryLinear):
     """:class:`~link_binary_linear.BinaryLinear` with 2^bits levels in [-1, 1] instead of two.
 
-    It owns the real-valued W, too: see :func:`~function_quantized_linear.quantized_linear` for the
-    formula. The weight that takes part in the computation is
-    ``quantize(layer.W.array, layer.bits)``.
+    Like ``BinaryLinear``, it owns the real-valued W; see
+    :func:`~function_quantized_linear.quantized_linear` for the formula. The weight that takes part
+    in the computation is ``quantize(layer.W.array, layer.bits)``.
 
     Args:
         in_size, out_size, nobias, initialW, initial_bias: As for ``BinaryLinear``.

@@ -11,7 +11,7 @@ from qst import check_bits, qst
 
 
 class MLP(chainer.Chain):
-    """Base class of the nets below: all but the linear layer and the activation.
+    """Base class of the nets below: everything but the linear layer and the activation.
 
     Each hidden layer is ``linear -> batch normalization -> activation``, the last layer
     ``linear -> batch normalization``. The outputs are the unnormalized log probabilities (logits)
@@ -24,8 +24,8 @@ class MLP(chainer.Chain):
         n_layers (int): Number of hidden layers.
 
     Attributes:
-        dropout_input (float): Dropout ratio of the inputs; 0 unless it is set.
-        dropout_hidden (float): Dropout ratio of the hidden activations; 0 unless it is set.
+        dropout_input (float): Dropout ratio of the inputs; 0 unless set.
+        dropout_hidden (float): Dropout ratio of the hidden activations; 0 unless set.
         signed_pixels (int): 1 after :meth:`use_signed_pixels`.
     """
 

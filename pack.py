@@ -8,7 +8,7 @@
 
 Batch normalization and activation of a hidden layer become integer thresholds, found with the
 float net's own functions, so the packed net gives the same answers. The other formats hold the
-same integers; they can be made of a packed net, too. README.md has sizes and speeds.
+same integers; they can also be made from a packed net. docs/deploy.md has sizes and speeds.
 """
 
 import os

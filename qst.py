@@ -26,8 +26,8 @@ def quantize(a, bits):
 
     The levels are the odd multiples of 1/n. They are 2/n apart and symmetric about 0, which is
     not one of them. Values beyond -1 and +1 saturate, and ties round away from zero. One bit is
-    exactly :func:`~bst.binarize`; with more bits, NaN stays NaN, and the sign of subnormals on a
-    GPU is as there. float16 is computed in float32 and rounded once.
+    exactly :func:`~bst.binarize`; with more bits, NaN stays NaN, and subnormals on a GPU have the
+    sign that they have there. float16 is computed in float32 and rounded once.
 
     Args:
         a (numpy.ndarray or cupy.ndarray): Float array of any shape.

@@ -110,9 +110,9 @@ def build(args, share=None):
 
 
 def prepare(args):
-    """Builds the trainer, resumes from a snapshot if it should, and locks the folder.
+    """Builds the trainer, resumes from a snapshot if asked to, and locks the folder.
 
-    Whatever must be refused is refused here, before anything is written.
+    Bad input is rejected here, before anything is written.
     """
     if args.communicator:
         return distributed.prepare(args, build)

@@ -3,8 +3,8 @@
 
     .venv/bin/python benchmarks/pictures.py results/binary.packed [--images 100]
 
-The images are the first that the net classifies rightly from their own pixels, so every miss is a
-miss of pictures/digits.py. Every rendering is a function of the seed.
+The images are the first that the net classifies correctly from their own pixels, so every miss is
+a miss of pictures/digits.py. Every rendering is a function of the seed.
 """
 
 import argparse
@@ -244,7 +244,7 @@ CONDITIONS = {
 
 
 def read_rightly(model, images, labels, count):
-    """The first images that the net classifies rightly, and their labels."""
+    """The first images that the net classifies correctly, and their labels."""
     right = numpy.flatnonzero(
         model.logits(images[: 2 * count]).argmax(axis=1) == labels[: 2 * count]
     )
@@ -252,7 +252,7 @@ def read_rightly(model, images, labels, count):
 
 
 def count_right(model, condition, images, labels, folder, ending='png'):
-    """How many renderings the net classifies rightly, and how many are refused."""
+    """How many renderings the net classifies correctly, and how many are refused."""
     right = refused = 0
     for i, (image, label) in enumerate(zip(images, labels)):
         path = os.path.join(folder, f'{i}.{ending}')

@@ -16,7 +16,7 @@ HEAD = """\
  */
 #include <stdint.h>
 
-/* Without an instruction for it, the builtin of GCC calls a function slower than this one. */
+/* Without a popcount instruction, GCC's builtin calls a function that is slower than this. */
 #if defined __POPCNT__ || defined __aarch64__ || defined __riscv_zbb
 #define POPCOUNT(x) __builtin_popcountll(x)
 #else
@@ -114,7 +114,7 @@ def to_c(arrays):
         arrays (dict): The arrays of a packed model, by name.
 
     Returns:
-        str: The source: C99 that is C++11, too.
+        str: C99 source that is also valid C++11.
     """
     words, stages = describe(arrays), list(xnor_layers(arrays))
     n_in, n_out = int(arrays['n_in']), stages[-1].units

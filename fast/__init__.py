@@ -2,10 +2,9 @@
 
 ``fast.BinaryMLP`` is :class:`net.BinaryMLP`, ``fast.QuantizedMLP`` is :class:`net.QuantizedMLP`,
 ``fast.Adam`` is :class:`chainer.optimizers.Adam`, and ``fast.softmax_cross_entropy`` and
-``fast.accuracy`` are those of :mod:`chainer.functions`: with the same results to rounding, on the
-CPU mostly to the bit, and on a GPU in a quarter of the kernel launches. On a CPU without Numba,
-the nets and Adam are exactly what they are named after. ``fast.missing`` says why Numba cannot be
-used, or is None.
+``fast.accuracy`` are the functions of :mod:`chainer.functions`. Results agree up to rounding, on
+the CPU mostly bit for bit; a GPU takes a quarter of the kernel launches. On a CPU without Numba,
+the nets and Adam are the originals. ``fast.missing`` says why Numba cannot be used, or is None.
 """
 
 from fast.adam import Adam

@@ -88,7 +88,7 @@ def _column_sums():
 
 @cuda.memoize(for_each_device=True)
 def _zeros(size):
-    """The gradient of b: batch normalization takes away whatever is added to all images."""
+    """The gradient of b is 0: batch normalization cancels any shift."""
     return cuda.cupy.zeros(size, numpy.float32)
 
 

@@ -101,7 +101,7 @@ def _add_to(builder, pointer, value):
     builder.store(builder.add(_load(builder, pointer), value), pointer, align=1)
 
 
-# Products of bytes: how a vector of sums takes four products per unit more, and becomes 32 bits.
+# Products of bytes: how to add four products per unit, and how to widen the sums to 32 bits.
 
 
 class _Vnni:

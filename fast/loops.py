@@ -1,4 +1,4 @@
-"""Loops compiled by Numba: one pass over memory for what takes NumPy many.
+"""Loops compiled with Numba: single passes over memory where NumPy needs several.
 
 Each loop performs the operations of the NumPy code it replaces, in the same order, so the results
 are the same to the bit (the tests compare them). Where Numba is missing, every name here that ends

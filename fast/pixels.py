@@ -6,7 +6,7 @@ float32 to the bit; with weights of more bits, whose values float32 rounds, the 
 rounding.
 
 Four of five pixels of MNIST are black. Backward, a column of the gradient of W is a sum over the
-images in which that pixel is not. It is equal to the product of BLAS to rounding.
+images in which that pixel is not black. It is equal to the product of BLAS to rounding.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""How what is drawn lies in the images of a data set."""
+"""Where the drawing lies in a data set's images."""
 
 import typing
 
@@ -6,7 +6,7 @@ import numpy
 
 
 class Layout(typing.NamedTuple):
-    """How what is drawn lies in the images of a data set; by default as in MNIST.
+    """Where the drawing lies in a data set's images; by default as in MNIST.
 
     Attributes:
         rows, columns (int): Size of an image.
@@ -24,7 +24,7 @@ class Layout(typing.NamedTuple):
 
 
 def measure_layout(images):
-    """Measures how what is drawn lies in uint8 images of shape (n, rows, columns).
+    """Measures where the drawings lie in uint8 images of shape (n, rows, columns).
 
     Returns:
         Layout: The box is that of all but one in twenty images, and the border shows the ground.

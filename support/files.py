@@ -1,4 +1,4 @@
-"""Files that are either complete or absent, and npz files that can be loaded from anyone."""
+"""Atomic file replacement, and safe loading of untrusted npz files."""
 
 import contextlib
 import errno

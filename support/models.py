@@ -47,14 +47,14 @@ def describe_net(net):
 
 
 def remember_layout(net, images, transposed):
-    """Makes the net's saved model say how the images that it is trained on look and are scaled."""
+    """Stores the layout and scale of the training images in the net."""
     net.add_persistent('pixel_scale', SCALE)
     layout = measure_layout(images)._replace(transposed=int(transposed))
     net.add_persistent('layout', numpy.array(layout, numpy.int32))
 
 
 def remember_accuracy(net, accuracy):
-    """Makes the net's saved model say its accuracy on the test images."""
+    """Stores the accuracy on the test images in the net."""
     net.add_persistent('accuracy', numpy.array(accuracy, numpy.float32))
 
 
@@ -71,7 +71,7 @@ def layout_of(arrays, n_in):
         a square.
 
     Raises:
-        ValueError: If the model states a layout that cannot be.
+        ValueError: If the model states an invalid layout.
     """
     if 'layout' not in arrays:
         side = math.isqrt(n_in)
@@ -83,7 +83,7 @@ def layout_of(arrays, n_in):
         fits = rows * columns == n_in and 1 <= height <= rows and 1 <= width <= columns
         if fits and rows > 0 and dark in (0, 1) and transposed in (0, 1):
             return Layout(rows, columns, height, width, dark, transposed)
-    raise ValueError('it states a layout of its images that cannot be')
+    raise ValueError('invalid image layout')
 
 
 def load(path, arrays):

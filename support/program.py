@@ -19,7 +19,7 @@ def is_first():
 
 
 def let_the_first_speak():
-    """Waits, in another process: ``mpiexec`` ends all when one ends, and the first must speak."""
+    """Waits so that the first process can print: ``mpiexec`` kills all when one exits."""
     time.sleep(10)
 
 
@@ -113,7 +113,7 @@ def stop(status, problem, leave):
     """Ends the program with one line on standard error: see :func:`report_problem`."""
     try:
         sys.stdout.flush()
-    except OSError:  # The reader of our output is gone; without this, Python would complain, too.
+    except OSError:  # The reader of our output is gone; without this, Python would also complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     # All processes have these errors at the same time, and one line is enough.
     if is_first() or leave is os._exit and not isinstance(problem, FloatingPointError):

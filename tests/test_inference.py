@@ -36,7 +36,7 @@ def test_accuracy(folder, name, words, tmp_path):
     result = inference(folder / name, '--mistakes', tmp_path / 'wrong.png')
     assert result.stderr == ''
     lines = result.stdout.splitlines()
-    assert lines[0] == f'# {words} 784-200-200-10' or lines[0].startswith('# computed by NumPy')
+    assert lines[0] == f'# {words} 784-200-200-10' or lines[0].startswith('# Numba is unavailable')
     assert lines[-3:-1] == [
         f'accuracy: {1 - errors / 10000:.4f}',
         f'errors: {errors} of 10000 images',
@@ -62,8 +62,7 @@ def test_without_numba(folder, tmp_path):
     assert result.stderr == ''
     lines = result.stdout.splitlines()
     assert lines[0] == (
-        '# computed by NumPy, many times slower than by Numba, which cannot be used: '
-        'there is no Numba'
+        '# Numba is unavailable, so NumPy computes, many times slower: there is no Numba'
     )
     assert lines[3] == f'errors: {folder[2]} of 10000 images'
 
@@ -113,7 +112,7 @@ def test_bad_input(folder, small_mnist, tmp_path):
         ),
         (
             [models / 'mlp.packed', 'x.png', '--mistakes', 'y.png'],
-            'argument --mistakes: works on the test images',
+            'argument --mistakes: applies to the test images',
         ),
         (
             [models / 'mlp.packed', '--mistakes', tmp_path / 'no/y.png'],

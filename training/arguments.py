@@ -130,7 +130,7 @@ def _parser():
     add(
         '--communicator',
         choices=('naive', 'flat', 'non_cuda_aware', 'pure_nccl'),
-        help='train on all processes that mpiexec starts, connected by this of ChainerMN',
+        help='train on all processes that mpiexec starts, with this ChainerMN communicator',
     )
 
     recipe = parser.add_argument_group("the paper's recipe")
@@ -138,7 +138,7 @@ def _parser():
     add(
         '--recipe',
         choices=('paper',),
-        help='use the options of the paper; options that are given, too, take precedence',
+        help='use the options of the paper; options given explicitly override them',
     )
     add(
         '--dropout-input',
@@ -248,7 +248,7 @@ def print_arguments(args):
     for name, value in recipe_options(args).items():
         print(f'# {option(name)[2:]}: {value}')
     if args.gpu < 0 and fast.missing:
-        print(f'# computed by NumPy, slower than by Numba, which cannot be used: {fast.missing}')
+        print(f'# Numba is unavailable, so NumPy computes, slower: {fast.missing}')
     problem = why_no_pictures()
     if problem:
         print(f'# no pictures will be drawn: Matplotlib cannot be imported: {problem}')

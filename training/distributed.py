@@ -54,7 +54,7 @@ class Share:
         return index[first : first + count]
 
     def mean(self, array):
-        """The mean of an array over the images of all processes, given that of this process'.
+        """The mean of an array over the images of all processes, given this process's mean.
 
         Args:
             array (array): Float array; it is overwritten.

@@ -28,7 +28,7 @@ COLUMNS = [
 
 @contextlib.contextmanager
 def _quiet_matplotlib():
-    """Matplotlib logs that and where it builds its font cache, which no user needs to know."""
+    """Silences Matplotlib's log about its font cache."""
     logger = logging.getLogger('matplotlib')
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -159,8 +159,8 @@ class PrintReport(extensions.PrintReport):
 class Graph(chainer.training.Extension):
     """Trainer extension that writes the computational graph of the first loss to ``cg.dot``.
 
-    The links compute the loss of a graph, and fused layers round otherwise. So a resumed training,
-    which is to be equal to the uninterrupted one to the bit, draws no graph.
+    Drawing a graph takes the plain links, which round differently. So a resumed training, which
+    must equal the uninterrupted one bit for bit, draws no graph.
     """
 
     priority = chainer.training.PRIORITY_EDITOR + 2  # before FailOnNonFinite

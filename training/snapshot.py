@@ -16,7 +16,7 @@ from support.files import BadFile, lock, read_npz, remove_if_free, restore, save
 
 
 def identity(args, train_images, train_labels):
-    """What makes a training the one it is: only a training with the same identity may resume it.
+    """The options and data that identify a training; only one with the same may resume it.
 
     Args:
         args (argparse.Namespace): The options.
@@ -40,7 +40,7 @@ class Snapshot(chainer.training.Extension):
     An older snapshot is deleted once the newer one is on disk.
 
     Args:
-        run (dict): The :func:`identity` of the training, which is saved, too.
+        run (dict): The :func:`identity` of the training, which is also saved.
     """
 
     trigger = 1, 'epoch'

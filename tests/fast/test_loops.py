@@ -61,7 +61,7 @@ def test_a_training_is_nearly_the_same_without_numba(small_mnist, tmp_path, argu
     with_numba = small(tmp_path / 'a', *arguments)
     without = small(tmp_path / 'b', *arguments, PYTHONPATH=str(tmp_path))
     assert with_numba.stderr == without.stderr == ''
-    notice = '# computed by NumPy, slower than by Numba, which cannot be used: there is no Numba'
+    notice = '# Numba is unavailable, so NumPy computes, slower: there is no Numba'
     assert notice in without.stdout.splitlines() and notice not in with_numba.stdout
     for ours, plain in zip(log_of(tmp_path / 'a'), log_of(tmp_path / 'b')):
         assert ours['main/loss'] == pytest.approx(plain['main/loss'], rel=0.02)

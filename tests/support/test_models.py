@@ -89,6 +89,6 @@ def test_the_scale_of_pixels_is_saved(tmp_path, mnist):
         [28.0, 28, 20, 20, 0, 0],
     ],
 )
-def test_a_layout_that_cannot_be_is_refused(layout):
-    with pytest.raises(ValueError, match='a layout of its images that cannot be'):
+def test_an_invalid_layout_is_refused(layout):
+    with pytest.raises(ValueError, match='invalid image layout'):
         layout_of({'layout': numpy.array(layout)}, 784)

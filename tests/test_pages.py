@@ -1,0 +1,213 @@
+"""The pages say what the files and the programs say."""
+
+import csv
+import ctypes
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy
+import pytest
+
+import pack
+from helpers import ROOT
+from inference import load
+from test_house import NINE
+
+STRICT = '-std=c99 -O2 -Wall -Wextra -pedantic -Wconversion -Werror'.split()
+
+
+def read(path):
+    with open(os.path.join(ROOT, path), encoding='utf-8') as f:
+        return f.read()
+
+
+def rows(text):
+    """The cells of each row of the tables in a page or a report."""
+    lines = [line.strip() for line in text.splitlines() if line.startswith('| ')]
+    return [[cell.strip() for cell in line[1:-1].split('|')] for line in lines]
+
+
+def of_row(path):
+    """First cell -> the other cells."""
+    return {cells[0]: cells[1:] for cells in rows(read(path))}
+
+
+def blocks(path, language):
+    return re.findall(rf'^```{language}\n(.*?)^```$', read(path), re.MULTILINE | re.DOTALL)
+
+
+def accuracy(pattern):
+    """Of the last epoch: mean and deviation over the seeds, as the pages write them."""
+    runs = [json.loads(read(path)) for path in sorted(glob.glob(f'{ROOT}/results/{pattern}'))]
+    last = 100 * numpy.array([run[-1]['validation/main/accuracy'] for run in runs])
+    return f'{last.mean():.2f} %' + (f' ± {last.std(ddof=1):.2f}' if len(last) > 1 else '')
+
+
+def original(net):
+    *_, last = csv.DictReader(read(f'results/original-{net}.csv').splitlines())
+    return f'{100 * float(last["validation/main/accuracy"]):.2f} % (original script)'
+
+
+def ratios(contender):
+    """Least and largest time compared with ours, with either instruction set and net."""
+    times = [
+        cells[2]
+        for isa in ('avx2', 'avx512')
+        for name, cells in of_row(f'benchmarks/train-{isa}.txt').items()
+        if name.startswith(contender)
+    ]
+    return f'{min(times)} to {max(times)} times'
+
+
+def test_the_numbers_of_the_readme():
+    one, four = accuracy('binary-seed*.json'), accuracy('quantized-seed*.json')
+    last = json.loads(read('results/quick-start.json'))[-1]
+    columns = 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy'
+    columns = 'epoch', *columns, 'elapsed_time'
+    fast, formats = of_row('benchmarks/inference-avx512.txt'), of_row('benchmarks/formats.txt')
+    gpu = of_row('benchmarks/gpu.txt')['`./train_mnist.py --gpu 0`'][0].replace('-', 'to')
+    scripts = sum(len(read(f'{name}.py').splitlines()) for name in NINE)
+    readme = ' '.join(read('README.md').split())
+    for words in (
+        f'The nine scripts are {round(scripts / 50) * 50} lines',
+        f'| 1 bit | {one} (5 seeds) | {os.path.getsize(f"{ROOT}/results/binary.packed"):,} |',
+        f'| 2 bits | {accuracy("2-bit-seed*.json")} (1 seed) '
+        f'| {fast["ours, packed, W 2 bits, activations 2 bits"][5]} |',
+        f'| 4 bits | {four} (2 seeds) | {fast["ours, packed, W 4 bits, activations 4 bits"][5]} |',
+        f'| full precision | {accuracy("recipe/float-seed*.json")} (1 seed) '
+        f'| {fast["ours, float"][5]} |',
+        ' '.join(f'{last[name]:.6g}' for name in columns),
+        f'| 2 x 1000, 1 bit, defaults | {one} | {original("binary")} | 20 | 5 |',
+        f'| 2 x 1000, 4 bits, defaults | {four} | {original("quantized")} | 20 | 2 |',
+        f'| 3 x 1024, 1 bit | {accuracy("recipe/1024-seed*.json")} |',
+        f'| 3 x 1024, W 1 bit, activations 2 | {accuracy("recipe/1024-1-2-bit-seed*.json")} |',
+        f'compiled PyTorch takes {ratios("PyTorch compiled")} as long',
+        f'eager PyTorch {ratios("PyTorch eager")}',
+        f'an epoch takes {gpu} s',
+        *(f'| `{name}` | {formats[name][0]} |' for name in ('.packed', '.onnx', '.html')),
+        f'| `.c` | {formats[".c, -O2"][0]} |',
+        f'classifies {fast["ours, packed"][0]} images per second, '
+        f'compiled PyTorch {fast["PyTorch compiled, fp32"][0]}',
+    ):
+        assert words in readme
+
+
+@pytest.mark.parametrize('section', read('benchmarks/README.md').split('\n## ')[1:])
+def test_the_tables_of_the_benchmarks(section):
+    """Each cell stands in a row of the same name in a report that the section names."""
+    reports = [
+        row
+        for name in re.findall(r'\]\((\w\S*\.txt)\)', section)
+        for row in rows(read(f'benchmarks/{name}'))
+    ]
+    for table in re.findall(r'(?:^\|.*\n)+', section, re.MULTILINE):
+        for name, *cells in rows(table)[1:]:
+            assert set(cells) <= {cell for row in reports if row[0] == name for cell in row}, name
+
+
+def test_the_trainings_on_a_gpu():
+    for net, name in ('binary', 'binary'), ('quantized', 'quantized, 4 bits'):
+        last = json.loads(read(f'results/gpu-{net}.json'))[-1]
+        words = f'| {name} | {last["main/loss"]:.4f} | {accuracy(f"gpu-{net}.json")} |'
+        assert words in read('results/README.md')
+
+
+def test_the_layers_in_another_program(tmp_path):
+    """The program of docs/layers.md runs with the five files that it names, elsewhere."""
+    page = read('docs/layers.md')
+    for name in re.findall(r'`(\w+\.py)`', page.split('(With')[0]):
+        shutil.copy(f'{ROOT}/{name}', tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
+    folder = tmp_path / 'elsewhere'
+    folder.mkdir()
+    (folder / 'tones.py').write_text(*blocks('docs/layers.md', 'python'))
+    result = subprocess.run(
+        [sys.executable, 'tones.py'],
+        cwd=folder,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.stderr == ''
+    accuracy, signs = (line.split(': ') for line in result.stdout.splitlines())
+    assert f'    {accuracy[0]}: ' in page and f'    {signs[0]}: ' in page
+    assert float(accuracy[1]) > 0.98
+    assert set(signs[1].strip('[ ]').replace('.', '').split()) == {'1', '-1'}
+
+
+@pytest.fixture(scope='module')
+def c_program(tmp_path_factory):
+    """A folder with the C program of docs/deploy.md, compiled, and as a library."""
+    if not shutil.which('cc'):
+        pytest.skip('there is no C compiler')
+    folder = tmp_path_factory.mktemp('c')
+    pack.main([f'{ROOT}/results/binary.packed', str(folder / 'net.c')])
+    for name, block in zip(('net.h', 'place.c', 'main.c'), blocks('docs/deploy.md', 'c')):
+        (folder / name).write_text(block)
+    (folder / 'digit.c').write_text((folder / 'net.c').read_text().replace('net_', 'digit_'))
+    for command in (
+        'net.c place.c main.c -o digit',
+        'net.c digit.c place.c -shared -fPIC -o all.so',
+    ):
+        done = subprocess.run(
+            ['cc', *STRICT, *command.split()], cwd=folder, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, '')
+    return folder
+
+
+def test_the_c_program(c_program):
+    """It gives the answers of inference.py for pictures of one dark digit on white paper."""
+    Image = pytest.importorskip('PIL.Image', reason='Pillow is not installed')
+    for name in 'large.png', 'blue-ink.png', 'photo.jpg':
+        with Image.open(f'{ROOT}/results/digits/{name}') as picture:
+            picture.convert('L').save(c_program / 'digit.pgm')
+        with open(c_program / 'digit.pgm') as f:
+            answer = subprocess.run([c_program / 'digit'], stdin=f, capture_output=True, text=True)
+        assert f'    results/digits/{name}: {answer.stdout.strip()}  ' in read('docs/usage.md')
+
+
+def test_digits_are_placed_in_c_as_in_python(c_program, mnist):
+    pytest.importorskip('PIL', reason='Pillow is not installed')
+    pytest.importorskip('scipy', reason='SciPy is not installed')
+    from pictures.digits import place
+
+    library = ctypes.CDLL(str(c_program / 'all.so'))
+    for image in mnist[2][:100]:
+        box = numpy.ix_(*((image > 50).any(axis=axis) for axis in (1, 0)))
+        ink, found = numpy.where(image > 50, image, 0), numpy.empty((28, 28), numpy.uint8)
+        pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in (ink, found)]
+        assert library.place(pointers[0], 28, 28, pointers[1]) == 1
+        numpy.testing.assert_array_equal(found, place(ink[box] / 255))
+        assert library.net_classify(pointers[1]) == library.digit_classify(pointers[1])
+
+
+def test_what_the_deployment_page_says(c_program, mnist, capsys):
+    page = read('docs/deploy.md')
+    pack.main([f'{ROOT}/results/binary.packed', str(c_program / 'net.c')])
+    assert all(f'    {line}\n' in page for line in capsys.readouterr().out.splitlines()[1:6])
+    tables, stack = re.findall(r'([\d,]+) bytes', (c_program / 'net.c').read_text())[:2]
+    assert f'(tables of {tables} bytes)' in page
+    assert f'{int(stack.replace(",", "")) / 1000:.1f} kB of stack' in page
+    for _, size, time, differ in rows(read('benchmarks/formats.txt'))[1:]:
+        assert f' {size} ' in page and f' {time} ' in page and differ in ('0', '')
+    model, _ = load(f'{ROOT}/results/binary.packed', -1)
+    for shift, words in (0, 'are read correctly'), (3, 'if they are moved by three pixels'):
+        answers = model.logits(numpy.roll(mnist[2][:2000], shift, axis=2)).argmax(axis=1)
+        right = 100 * (answers == mnist[3][:2000]).mean()
+        assert f'{right:.1f} % {words}' in ' '.join(page.split())
+
+
+def test_the_onnx_program(tmp_path, monkeypatch):
+    pytest.importorskip('onnx', reason='onnx is not installed')
+    pytest.importorskip('onnxruntime', reason='ONNX Runtime is not installed')
+    monkeypatch.chdir(tmp_path)
+    pack.main([f'{ROOT}/results/binary.packed', 'net.onnx'])
+    names = {}
+    exec(*blocks('docs/deploy.md', 'python'), names)
+    assert names['logits'].shape == (1, 10) and names['classes'].shape == (1,)
