@@ -290,21 +290,21 @@ def read_npz(path):
                     with z.open(m) as content:
                         arrays[m.filename[: -len('.npy')]] = _read_array(content)
                 return arrays
-        except MemoryError:
-            raise
         except (
             Exception
         ) as e:  # An untrusted file can make zipfile, zlib and NumPy raise anything.
-            _raise_what_the_system_says(e, path)
+            _raise_error_of_system(e, path)
             raise BadFile(f'{path}: damaged, or not a file that this program saved: {e}') from e
 
 
-def _raise_what_the_system_says(e, path):
-    """Raises the OSError behind an exception, if there is one: then the file may be sound."""
-    while e and not (isinstance(e, OSError) and e.errno not in (None, errno.EINVAL)):
-        e = e.__context__  # zipfile calls any file bad that it cannot read
-    if e:
-        raise OSError(e.errno, e.strerror, path) from e
+def _raise_error_of_system(e, path):
+    """Raises the error behind an exception that says nothing about the file: it may be sound."""
+    while e:  # zipfile calls any file bad that it cannot read
+        if isinstance(e, MemoryError):
+            raise MemoryError(f'{path}: not enough memory') from e
+        if isinstance(e, OSError) and e.errno not in (None, errno.EINVAL):
+            raise OSError(e.errno, e.strerror, path) from e
+        e = e.__context__
 
 
 class _Deserializer(chainer.Deserializer):
@@ -348,4 +348,5 @@ def restore(path, arrays, target):
     try:
         _Deserializer(arrays).load(target)
     except Exception as e:  # Chainer's extensions parse what they saved, and may raise anything.
+        _raise_error_of_system(e, path)
         raise BadFile(f'{path}: does not fit: {e}') from e

@@ -263,9 +263,11 @@ def resume_newest(trainer):
             resume(path, trainer)
         except BadFile as e:
             problems.append(str(e))
-        except (OSError, MemoryError) as e:
-            file = getattr(e, 'filename', None) or path
-            problems.append(f'{file}: {getattr(e, "strerror", None) or "not enough memory"}')
+        except OSError as e:
+            problems.append(f'{e.filename or path}: {e.strerror or e}')
+            break
+        except MemoryError:
+            problems.append(f'{path}: not enough memory')
             break
         else:
             for problem in problems:
@@ -279,8 +281,8 @@ def resume_newest(trainer):
 
 
 def _words(name, value):
-    if value is None or value is False:
-        return f'without {name.split()[0]}'
+    if value is None or isinstance(value, bool):
+        return f'{"with" if value else "without"} {name.split()[0]}'
     return f'with {name} {" ".join(str(value).split())}'
 
 
