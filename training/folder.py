@@ -10,8 +10,10 @@ GRAPH = 'cg.dot'
 PICTURES = 'loss.png', 'accuracy.png', 'weights.png'
 FILES = 'mlp.model', 'mlp.state', 'best.model', 'log', *PICTURES, GRAPH
 
-# Where a run that is replaced stays until there is a snapshot of the new one.
-ASIDE = '.overwritten'
+
+def aside(folder):
+    """Path of the subfolder for a replaced run, until there is a snapshot of the new one."""
+    return os.path.join(folder, '.overwritten')
 
 
 def snapshots(folder):
@@ -32,14 +34,14 @@ def set_aside(folder):
     Until all are moved, the subfolder has a name of its own, by which
     :func:`complete_setting_aside` recognizes an interruption.
     """
-    part, aside = _part(folder), os.path.join(folder, ASIDE)
+    part = _part(folder)
     if not os.path.isdir(part) or os.path.islink(part):
         os.mkdir(part)
     for name in files_of_run(folder):
         patiently(os.replace, os.path.join(folder, name), os.path.join(part, name))
     sync_folder(part)
     remove_set_aside(folder)  # it was replaced by the run that takes its place now
-    patiently(os.rename, part, aside)
+    patiently(os.rename, part, aside(folder))
     sync_folder(folder)
 
 
@@ -50,18 +52,16 @@ def complete_setting_aside(folder):
 
 
 def _part(folder):
-    return os.path.join(folder, f'{ASIDE}.part')
+    return aside(folder) + '.part'
 
 
 def files_set_aside(folder):
     """Paths of the files of the run that was set aside in a folder."""
-    aside = os.path.join(folder, ASIDE)
-    return (
-        [os.path.join(aside, name) for name in os.listdir(aside)] if os.path.isdir(aside) else []
-    )
+    path = aside(folder)
+    return [os.path.join(path, name) for name in os.listdir(path)] if os.path.isdir(path) else []
 
 
 def remove_set_aside(folder):
     """Removes the run that was set aside, once it is replaced."""
-    if os.path.lexists(os.path.join(folder, ASIDE)):
-        remove_if_free(os.path.join(folder, ASIDE))
+    if os.path.lexists(aside(folder)):
+        remove_if_free(aside(folder))

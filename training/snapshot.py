@@ -50,9 +50,8 @@ def identity(args, train_images, train_labels, net):
     if args.final_alpha is not None:
         run['--epoch'] = args.epoch  # the decay depends on it
     if args.initmodel:
-        run[INITMODEL] = 0
-        for _, array in sorted(arrays_of(net).items()):
-            run[INITMODEL] = zlib.crc32(array.tobytes(), run[INITMODEL])
+        arrays = sorted(arrays_of(net).items())
+        run[INITMODEL] = zlib.crc32(b''.join(array.tobytes() for _, array in arrays))
     run['--data with check sum'] = zlib.crc32(train_labels, zlib.crc32(train_images))
     return run
 
@@ -65,8 +64,8 @@ class Snapshot(chainer.training.Extension):
     """Trainer extension that saves the trainer after each epoch, and keeps the newest snapshot.
 
     Once it is on disk, what it replaces is deleted: older snapshots, and a run that was set aside.
-    Then the extensions that have a method ``write`` write their files, which so are those of the
-    newest snapshot, also if a training was killed in between and is resumed.
+    Then every extension with a method ``write`` writes its files. So these never belong to a later
+    epoch than the snapshot, and a resumed training starts by writing those of its snapshot.
 
     Args:
         run (dict): The :func:`identity` of the training, which is saved, too.
@@ -164,7 +163,7 @@ def _make_room(args):
             )
         if names_worth:
             folder.set_aside(out)
-            print(f'# until the first snapshot, the earlier training is in {_aside(out)}')
+            print(f'# until the first snapshot, the earlier training is in {folder.aside(out)}')
     elif names_worth:
         continuing = 'continue it with --resume, ' if folder.snapshots(out) else ''
         raise ValueError(
@@ -174,12 +173,8 @@ def _make_room(args):
     elif aside:
         raise ValueError(
             f'{out}: --overwrite was interrupted before the first snapshot; to keep the earlier '
-            f'training, move its files back from {_aside(out)}, otherwise give --overwrite again'
+            f'training, move its files back from {folder.aside(out)}, or give --overwrite again'
         )
-
-
-def _aside(out):
-    return os.path.join(out, folder.ASIDE)
 
 
 NET = 'updater/model:main/predictor/'
@@ -214,10 +209,10 @@ def resume(path, trainer):
         arrays.update((BEST + name, array) for name, array in best.items())
 
     ours = trainer.get_extension('Snapshot').run
-    # An earlier version did not save these two.
-    theirs = {'--transposed': transposed, INITMODEL: ours.get(INITMODEL)}
     defaults = _compared(parse_arguments([]))
-    theirs = {**defaults, **({} if '--transposed' in saved else theirs), **saved}
+    theirs = {**defaults, **saved}
+    if '--transposed' not in saved:  # by an earlier version
+        theirs.update({'--transposed': transposed, INITMODEL: ours.get(INITMODEL)})
     for name in {**defaults, **ours, INITMODEL: None}:
         if theirs.get(name) != ours.get(name):
             raise ValueError(
