@@ -47,7 +47,6 @@ def build(args, share=None):
     train_images, train_labels, test_images, test_labels = read_data(args.data)
     n_in, n_out = train_images[0].size, int(train_labels.max()) + 1
     check_arguments(args, len(train_labels), n_in, n_out)
-    run = identity(args, train_images, train_labels)
 
     # Set up the net: fast.BinaryMLP is the BinaryMLP of net.py, computed faster
     numpy.random.seed(args.seed)
@@ -64,6 +63,7 @@ def build(args, share=None):
         distributed.distribute(net, share)
     if args.initmodel:
         models.initialize(args.initmodel, net)
+    run = identity(args, train_images, train_labels, net)
     loss = recipe.squared_hinge if args.loss == 'hinge' else fast.softmax_cross_entropy
     model = L.Classifier(net, loss, fast.accuracy)
     device.use()

@@ -5,6 +5,7 @@ import errno
 import io
 import math
 import os
+import shutil
 import time
 import zipfile
 
@@ -60,18 +61,27 @@ def replacing(path):
     folder, name = os.path.split(path)
     new = os.path.join(folder, f'.{name}.new')
     try:
-        with open(new, 'wb') as f:
+        with _create(new) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
         patiently(os.replace, new, path)
-        _sync_folder(folder or '.')
+        sync_folder(folder or '.')
     except BaseException as e:
         with contextlib.suppress(OSError):
             os.remove(new)
         if isinstance(e, OSError):
             raise OSError(e.errno, e.strerror, path) from e
         raise
+
+
+def _create(path):
+    """Opens a new file. What has its name is removed, not emptied: it may be a link."""
+    try:
+        return open(path, 'xb')
+    except FileExistsError:
+        os.remove(path)
+        return open(path, 'xb')
 
 
 @contextlib.contextmanager
@@ -87,9 +97,12 @@ def replacing_if_free(path):
 
 
 def remove_if_free(path):
-    """Removes a file, or says that Windows does not let it as another program has it open."""
+    """Removes a file or folder, or says that Windows does not let it as another program has it
+    open.
+    """
+    remove = shutil.rmtree if os.path.isdir(path) and not os.path.islink(path) else os.remove
     with _unless_busy(f'{path} is open in another program and could not be removed'):
-        patiently(os.remove, path)
+        patiently(remove, path)
 
 
 @contextlib.contextmanager
@@ -102,7 +115,7 @@ def _unless_busy(notice):
         print(f'# {notice}', flush=True)
 
 
-def _sync_folder(folder):
+def sync_folder(folder):
     """Waits until a rename is on disk, which must be so before anything older is deleted."""
     if WINDOWS:
         return  # Windows cannot open a folder, and keeps its renames in a journal.
@@ -119,31 +132,54 @@ def _sync_folder(folder):
 def lock(folder):
     """Locks a folder for this process until it ends, however it ends.
 
+    Two locks are taken: on the file ``.lock``, which works on any system and on network drives,
+    and, where the system can, on the folder itself, in case somebody deletes the file.
+
     Args:
         folder (str): The folder; it is created if necessary.
 
     Returns:
-        file: Holds the lock for as long as it is referenced.
+        contextlib.ExitStack: Holds the lock until it is closed.
 
     Raises:
         OSError: If another process has locked the folder, or the folder is not writable.
     """
     os.makedirs(folder, exist_ok=True)
-    f = open(os.path.join(folder, '.lock'), 'w')
+    with contextlib.ExitStack() as held:
+        path = os.path.join(folder, '.lock')
+        # Neither emptied nor followed: whatever has this name may be somebody else's.
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0)
+        try:
+            _hold(held, path, flags, folder)
+        except OSError as e:
+            if e.errno == errno.ELOOP:
+                raise OSError(e.errno, 'is a symbolic link; remove it', path) from e
+            if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            print(f'# {folder} cannot be locked ({e.strerror}): start no other training there')
+        if fcntl:
+            try:
+                _hold(held, folder, os.O_RDONLY, folder)
+            except BlockingIOError:
+                raise
+            except OSError:
+                pass  # a network drive, say
+        return held.pop_all()
+
+
+def _hold(held, path, flags, folder):
+    descriptor = os.open(path, flags, 0o666)
+    held.callback(os.close, descriptor)
     try:
         if fcntl:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Meanwhile, another file may have got the name.
+            if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                raise BlockingIOError(errno.EWOULDBLOCK, 'replaced while it was locked')
         else:
-            msvcrt.locking(f.fileno(), msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     except (BlockingIOError, PermissionError) as e:
-        f.close()
-        raise OSError(e.errno, 'another training is writing to this folder', folder) from e
-    except OSError as e:
-        if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            f.close()
-            raise
-        print(f'# {folder} cannot be locked ({e.strerror}): start no other training there')
-    return f
+        raise BlockingIOError(e.errno, 'another training is writing to this folder', folder) from e
 
 
 def arrays_of(target):
@@ -196,9 +232,13 @@ def save_npz(path, target):
 
 
 def save_arrays(path, arrays):
-    """Saves a dict of arrays by name, as :func:`save_npz` does."""
+    """Saves a dict of arrays by name, as :func:`save_npz` does.
+
+    The members are sorted by name, as Chainer gives them in the order of a set: so equal arrays
+    make equal files.
+    """
     content = io.BytesIO()  # NumPy writes to memory first: a full disk must not interrupt it.
-    numpy.savez(content, **arrays)
+    numpy.savez(content, **dict(sorted(arrays.items())))
     with replacing(path) as f:
         f.write(content.getbuffer())
 
@@ -234,7 +274,7 @@ def read_npz(path):
 
     Raises:
         BadFile: If the file is damaged or not an npz file.
-        OSError: If it cannot be opened.
+        OSError: If it cannot be read.
     """
     with open(path, 'rb') as f:
         try:
@@ -253,7 +293,18 @@ def read_npz(path):
         except (
             Exception
         ) as e:  # An untrusted file can make zipfile, zlib and NumPy raise anything.
+            _raise_error_of_system(e, path)
             raise BadFile(f'{path}: damaged, or not a file that this program saved: {e}') from e
+
+
+def _raise_error_of_system(e, path):
+    """Raises the error behind an exception that says nothing about the file: it may be sound."""
+    while e:  # zipfile calls any file bad that it cannot read
+        if isinstance(e, MemoryError):
+            raise MemoryError(f'{path}: not enough memory') from e
+        if isinstance(e, OSError) and e.errno not in (None, errno.EINVAL):
+            raise OSError(e.errno, e.strerror, path) from e
+        e = e.__context__
 
 
 class _Deserializer(chainer.Deserializer):
@@ -297,4 +348,5 @@ def restore(path, arrays, target):
     try:
         _Deserializer(arrays).load(target)
     except Exception as e:  # Chainer's extensions parse what they saved, and may raise anything.
+        _raise_error_of_system(e, path)
         raise BadFile(f'{path}: does not fit: {e}') from e

@@ -281,7 +281,7 @@ BAD = {
     ),
     'initmodel and resume': (
         '--initmodel {folder}/model --resume {folder}/snapshot',
-        'give --initmodel or --resume',
+        '/snapshot: belongs to a training without --initmodel, and this one is with --initmodel',
     ),
     'no data': ('--data {folder}/none', '/none: there is no such folder'),
     'data that is a file': ('--data {folder}/text', '/text: there is no such folder'),

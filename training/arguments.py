@@ -213,11 +213,6 @@ def parse_arguments(argv=None):
                 f'has {bits} bit{"s" if bits > 1 else ""}'
             )
         setattr(args, name, given.get(name, bits))
-    if args.initmodel and args.resume not in (None, 'auto'):
-        parser.error(
-            'argument --initmodel: a resumed training takes its parameters from the snapshot; '
-            'give --initmodel or --resume'
-        )
     return args
 
 

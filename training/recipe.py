@@ -13,7 +13,7 @@ from chainer.training import extensions, triggers
 import numpy
 
 from training.report import Evaluator
-from support.files import read_npz, restore, save_npz
+from support.files import arrays_of, restore, save_arrays
 
 
 def squared_hinge(y, t):
@@ -63,7 +63,8 @@ def extend(args, trainer, test_iter):
         trainer.extend(Seed(args.seed))
     if args.hold_out:
         best = triggers.MaxValueTrigger('validation/main/accuracy')
-        trainer.extend(ChooseEpoch(test_iter), trigger=best)
+        net = trainer.updater.get_optimizer('main').target.predictor
+        trainer.extend(ChooseEpoch(test_iter, net), trigger=best)
 
 
 class Seed(chainer.training.Extension):
@@ -96,25 +97,31 @@ class Seed(chainer.training.Extension):
 class ChooseEpoch(chainer.training.Extension):
     """Trainer extension that keeps the net of the epoch with the best accuracy on held-out images.
 
+    Snapshots contain that net. The file ``best.model`` is written for the user alone.
+
     Args:
         test_iter: Iterator over the test images.
+        net (~net.MLP): The net.
     """
 
     name = 'ChooseEpoch'
     priority = chainer.training.PRIORITY_READER
 
-    def __init__(self, test_iter):
-        self.test_iter = test_iter
+    def __init__(self, test_iter, net):
+        self.test_iter, self.net = test_iter, net
         self.epoch, self.accuracy = 0, 0.0
+        self.keep()
+
+    def keep(self):
+        self.best = {name: array.copy() for name, array in arrays_of(self.net).items()}
 
     def __call__(self, trainer):
         self.epoch = trainer.updater.epoch
         self.accuracy = float(trainer.observation['validation/main/accuracy'])
-        save_npz(self.path(trainer), trainer.updater.get_optimizer('main').target.predictor)
+        self.keep()
 
-    @staticmethod
-    def path(trainer):
-        return os.path.join(trainer.out, 'best.model')
+    def write(self, trainer):
+        save_arrays(os.path.join(trainer.out, 'best.model'), self.best)
 
     def restore(self, trainer):
         """Gives the net the parameters of the best epoch, and evaluates it on the test images.
@@ -122,10 +129,9 @@ class ChooseEpoch(chainer.training.Extension):
         Returns:
             float: The accuracy on the test images.
         """
-        path = self.path(trainer)
-        model = trainer.updater.get_optimizer('main').target
-        restore(path, read_npz(path), model.predictor)
-        accuracy = Evaluator(self.test_iter, model)()['main/accuracy']
+        restore('best.model', self.best, self.net)
+        accuracy = Evaluator(self.test_iter, trainer.updater.get_optimizer('main').target)()
+        accuracy = accuracy['main/accuracy']
         print(
             f'epoch {self.epoch}, chosen by the accuracy on the held-out images, '
             f'{self.accuracy:.4f}: test accuracy {accuracy:.4f}'
@@ -135,3 +141,5 @@ class ChooseEpoch(chainer.training.Extension):
     def serialize(self, serializer):
         self.epoch = serializer('epoch', self.epoch)
         self.accuracy = serializer('accuracy', self.accuracy)
+        for name, array in self.best.items():
+            serializer['best'](name, array)

@@ -187,8 +187,8 @@ class Report(chainer.training.Extension):
     ``log`` contains what :class:`~chainer.training.extensions.LogReport` collected, as JSON; the
     first two pictures plot it. ``weights.png`` shows, for each linear layer, how its real-valued
     weights are distributed over [-1, 1] before the training and after each epoch. The log is
-    written after each epoch. The pictures are drawn at the end, and after an epoch if the last are
-    thirty seconds old (drawing takes half a second).
+    written after each snapshot. The pictures are drawn at the end, and after a snapshot if the
+    last are thirty seconds old (drawing takes half a second).
 
     Args:
         net (~net.MLP): The net.
@@ -220,6 +220,8 @@ class Report(chainer.training.Extension):
 
     def __call__(self, trainer):
         self.count()
+
+    def write(self, trainer):
         log = trainer.get_extension('LogReport').log
         with replacing_if_free(os.path.join(trainer.out, 'log')) as f:
             f.write(json.dumps(log, indent=4).encode())

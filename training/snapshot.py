@@ -1,43 +1,71 @@
 """Trainer snapshots, and how to resume from one."""
 
-import glob
+import contextlib
 import json
 import os
-import re
+import shlex
+import subprocess
 import zlib
 
 from chainer_compat import chainer
 import numpy
 
-from training.arguments import RECIPE_DEFAULTS, option, recipe_options
-from support.models import describe_net
+from support.files import (
+    WINDOWS,
+    BadFile,
+    arrays_of,
+    lock,
+    read_npz,
+    remove_if_free,
+    restore,
+    save_arrays,
+    save_npz,
+)
+from support.models import describe, describe_net
+from training import folder
+from training.arguments import option, parse_arguments
 from training.report import COLUMNS
-from support.files import BadFile, lock, read_npz, remove_if_free, restore, save_npz
+
+# With other values of these options, a training is the same one, though elsewhere or longer.
+# Data and initial model are compared by check sum.
+NOT_COMPARED = {
+    *('gpu', 'communicator', 'quiet', 'epoch', 'recipe'),
+    *('data', 'initmodel', 'out', 'resume', 'overwrite'),
+}
+INITMODEL = '--initmodel with check sum'
 
 
-def identity(args, train_images, train_labels):
-    """The options and data that identify a training; only one with the same may resume it.
+def identity(args, train_images, train_labels, net):
+    """The options and data that identify a training: only the same one may resume it.
 
     Args:
         args (argparse.Namespace): The options.
         train_images, train_labels (array): The training set.
+        net (~net.MLP): The net before the training.
 
     Returns:
         dict: Values by option.
     """
-    names = 'net', 'weight_bits', 'activation_bits', 'batchsize', 'unit', 'layer', 'seed'
-    run = {option(name): vars(args)[name] for name in names}
-    run.update((option(name), value) for name, value in recipe_options(args).items())
+    run = _compared(args)
     if args.final_alpha is not None:
         run['--epoch'] = args.epoch  # the decay depends on it
+    if args.initmodel:
+        arrays = sorted(arrays_of(net).items())
+        run[INITMODEL] = zlib.crc32(b''.join(array.tobytes() for _, array in arrays))
     run['--data with check sum'] = zlib.crc32(train_labels, zlib.crc32(train_images))
     return run
+
+
+def _compared(args):
+    return {option(name): value for name, value in vars(args).items() if name not in NOT_COMPARED}
 
 
 class Snapshot(chainer.training.Extension):
     """Trainer extension that saves the trainer after each epoch, and keeps the newest snapshot.
 
-    An older snapshot is deleted once the newer one is on disk.
+    Once it is on disk, what it replaces is deleted: older snapshots, and a run that was set aside.
+    Then every extension with a method ``write`` writes its files. So these never belong to a later
+    epoch than the snapshot, and a resumed training starts by writing those of its snapshot.
 
     Args:
         run (dict): The :func:`identity` of the training, which is also saved.
@@ -50,69 +78,107 @@ class Snapshot(chainer.training.Extension):
         self.run = run
 
     def initialize(self, trainer):
-        path = self.path(trainer)
-        if os.path.exists(path):  # resumed from it; a killed run may have left an older one
-            for older in snapshots(trainer.out)[snapshots(trainer.out).index(path) + 1 :]:
-                remove_if_free(older)
+        if trainer.updater.epoch:  # resumed
+            self.follow(trainer)
 
     def __call__(self, trainer):
-        path = self.path(trainer)
-        save_npz(path, trainer)
-        for other in snapshots(trainer.out):
-            if other != path:
-                remove_if_free(other)
+        save_npz(os.path.join(trainer.out, self.file_name(trainer)), trainer)
+        self.follow(trainer)
+
+    def follow(self, trainer):
+        """Does what follows once the snapshot is on disk."""
+        for name in folder.snapshots(trainer.out):
+            if name != self.file_name(trainer):
+                remove_if_free(os.path.join(trainer.out, name))
+        folder.remove_set_aside(trainer.out)
+        for entry in trainer._extensions.values():
+            if hasattr(entry.extension, 'write'):
+                entry.extension.write(trainer)
 
     @staticmethod
-    def path(trainer):
-        return os.path.join(trainer.out, f'snapshot_epoch_{trainer.updater.epoch}')
+    def file_name(trainer):
+        return f'snapshot_epoch_{trainer.updater.epoch}'
 
     def serialize(self, serializer):
         serializer('run', json.dumps(self.run))
 
 
-def snapshots(folder):
-    """Paths of the snapshots in a folder, the newest first."""
-    paths = glob.glob(os.path.join(glob.escape(folder), 'snapshot_epoch_*'))
-    epochs = {
-        path: re.fullmatch(r'snapshot_epoch_(\d+)', os.path.basename(path)) for path in paths
-    }
-    return sorted(filter(epochs.get, paths), key=lambda path: -int(epochs[path][1]))
-
-
 def claim(args, trainer):
-    """Resumes the trainer if asked to, and locks its folder, in which it may write from now on.
+    """Locks the folder of a training, which may write there from now on, and resumes if asked to.
+
+    An earlier training in the folder is continued, set aside with ``--overwrite``, or refused.
 
     Args:
         args (argparse.Namespace): The options.
         trainer (~chainer.training.Trainer): The trainer, with all its extensions.
 
     Returns:
-        file: The lock. Closing it releases the folder.
+        contextlib.ExitStack: The lock. Closing it releases the folder.
 
     Raises:
-        ValueError: If the folder holds a snapshot that this training would delete, or the snapshot
+        ValueError: If this training would replace another without ``--overwrite``, or the snapshot
             to resume from is not valid or belongs to another training.
-        OSError: If another training has locked the folder, or it is not writable.
+        OSError: If another training has locked the folder, or something cannot be read or written.
     """
-    from_file = args.resume not in (None, 'auto')
-    continues = args.resume == 'auto' or (
-        from_file and os.path.realpath(os.path.dirname(args.resume)) == os.path.realpath(args.out)
-    )
-    if from_file:
-        resume(args.resume, trainer)
-    claimed = lock(args.out)
-    try:
-        if snapshots(args.out) and not continues and not args.overwrite:
-            raise ValueError(
-                f'{args.out}: holds an earlier training, which this one would overwrite; continue '
-                'it with --resume, choose another folder with --out, or give --overwrite'
-            )
-        if args.resume == 'auto':
+    out, file = args.out, args.resume if args.resume != 'auto' else None
+    elsewhere = file and not _same(os.path.dirname(file) or '.', out)
+    if elsewhere:  # before the folder is made; no lock protects this file anyway
+        arrays = resume(file, trainer)
+    with contextlib.ExitStack() as held:
+        held.enter_context(lock(out))
+        folder.complete_setting_aside(out)
+        if file and not elsewhere:
+            arrays = resume(file, trainer)
+        newest = folder.snapshots(out)[:1]
+        if newest and args.resume == 'auto':
             resume_newest(trainer)
-    except BaseException:
-        claimed.close()
-        raise
-    return claimed
+        elif not (newest and file and _same(file, os.path.join(out, newest[0]))):
+            _make_room(args)
+            if file:
+                save_arrays(os.path.join(out, Snapshot.file_name(trainer)), arrays)
+            elif args.resume:
+                print(f'no snapshot in {out} to resume from: starting afresh')
+        return held.pop_all()
+
+
+def _same(a, b):
+    """Whether two paths are of the same file or folder."""
+    try:
+        return os.path.samefile(a, b)
+    except OSError:  # there is none
+        return False
+
+
+def _make_room(args):
+    """Refuses to replace an earlier training, or sets it aside with ``--overwrite``."""
+    out = args.out
+    names, aside = folder.files_of_run(out), folder.files_set_aside(out)
+    names_worth = [name for name in names if name != folder.GRAPH]
+    if args.overwrite:
+        paths = [os.path.join(out, name) for name in names] + aside
+        if args.initmodel and any(_same(args.initmodel, path) for path in paths):
+            raise ValueError(
+                f'--initmodel {args.initmodel}: belongs to the training that --overwrite would '
+                'replace; choose another folder with --out'
+            )
+        if names_worth:
+            folder.set_aside(out)
+            print(f'# until the first snapshot, the earlier training is in {folder.aside(out)}')
+    elif names_worth:
+        continuing = 'continue it with --resume, ' if folder.snapshots(out) else ''
+        raise ValueError(
+            f'{out}: holds an earlier training ({", ".join(names_worth)}), which this one would '
+            f'overwrite; {continuing}choose another folder with --out, or give --overwrite'
+        )
+    elif aside:
+        raise ValueError(
+            f'{out}: --overwrite was interrupted before the first snapshot; to keep the earlier '
+            f'training, move its files back from {folder.aside(out)}, or give --overwrite again'
+        )
+
+
+NET = 'updater/model:main/predictor/'
+BEST = 'extensions/ChooseEpoch/best/'
 
 
 def resume(path, trainer):
@@ -122,56 +188,45 @@ def resume(path, trainer):
         path (str): The snapshot.
         trainer (~chainer.training.Trainer): A trainer with the same extensions.
 
+    Returns:
+        dict: The arrays of the snapshot.
+
     Raises:
         BadFile: If the file is damaged or not a snapshot.
         ValueError: If the snapshot belongs to another training, or is past its end.
-        OSError: If it cannot be opened.
+        OSError: If it cannot be read.
     """
-    _restore(path, read_npz(path), trainer)
-
-
-def resume_newest(trainer):
-    """Restores a trainer from the newest valid snapshot in its folder, and prints which.
-
-    Args:
-        trainer (~chainer.training.Trainer): A trainer with the same extensions.
-
-    Raises:
-        ValueError: If that snapshot belongs to another training or is past its end; the message
-            says why.
-    """
-    for path in snapshots(trainer.out):
-        try:
-            arrays = read_npz(path)
-        except (BadFile, OSError) as e:
-            print(f'{e}; trying an older one')
-        else:
-            _restore(path, arrays, trainer)
-            print(f'resume from {path}')
-            return
-    print(f'no snapshot in {trainer.out} to resume from: starting afresh')
-
-
-def _restore(path, arrays, trainer):
+    arrays = read_npz(path)
     try:
         saved = dict(json.loads(arrays['extensions/Snapshot/run'].item()))
+        net = describe({n[len(NET) :]: a for n, a in arrays.items() if n.startswith(NET)})
+        transposed = bool(arrays[NET + 'layout'][5])
     except Exception as e:  # An untrusted file can hold anything.
         raise BadFile(f'{path}: not a snapshot of this program') from e
-    defaults = {option(name): value for name, value in RECIPE_DEFAULTS.items()}
+    if 'extensions/ChooseEpoch/epoch' in arrays and not any(n.startswith(BEST) for n in arrays):
+        # An earlier version kept the best net only in a file beside the snapshot.
+        best = read_npz(os.path.join(os.path.dirname(path), 'best.model'))
+        arrays.update((BEST + name, array) for name, array in best.items())
+
+    ours = trainer.get_extension('Snapshot').run
+    defaults = _compared(parse_arguments([]))
     theirs = {**defaults, **saved}
-    for name, value in {**defaults, **trainer.get_extension('Snapshot').run}.items():
-        if theirs.get(name) != value:
+    if '--transposed' not in saved:  # by an earlier version
+        theirs.update({'--transposed': transposed, INITMODEL: ours.get(INITMODEL)})
+    for name in {**defaults, **ours, INITMODEL: None}:
+        if theirs.get(name) != ours.get(name):
             raise ValueError(
                 f'{path}: belongs to a training {_words(name, theirs.get(name))}, '
-                f'and this one is {_words(name, value)}'
+                f'and this one is {_words(name, ours.get(name))}'
             )
-    net = trainer.updater.get_optimizer('main').target.predictor
-    before = describe_net(net)
+    if net != describe_net(trainer.updater.get_optimizer('main').target.predictor):
+        raise BadFile(f'{path}: damaged, its parts do not fit together')
+
     restore(path, arrays, trainer)
     if hasattr(trainer, 'resumed'):
         trainer.resumed = path, arrays  # for the other processes
     try:
-        consistent = describe_net(net) == before and _is_consistent(trainer, arrays)
+        consistent = _is_consistent(trainer, arrays)
     except Exception:  # An untrusted log can be anything that JSON can express.
         consistent = False
     if not consistent:
@@ -181,10 +236,49 @@ def _restore(path, arrays, trainer):
             f'{path}: has {trainer.updater.epoch} epochs already, more than --epoch '
             f'{trainer.stop_trigger.period}'
         )
+    return arrays
+
+
+def resume_newest(trainer):
+    """Restores a trainer from the newest valid snapshot in its folder, and prints which.
+
+    A damaged snapshot is passed over. One that cannot be read is not, as it may be sound.
+
+    Args:
+        trainer (~chainer.training.Trainer): A trainer with the same extensions.
+
+    Raises:
+        ValueError: If there is no valid snapshot, or it belongs to another training or is past its
+            end; the message says why.
+    """
+    problems = []
+    for name in folder.snapshots(trainer.out):
+        path = os.path.join(trainer.out, name)
+        try:
+            resume(path, trainer)
+        except BadFile as e:
+            problems.append(str(e))
+        except OSError as e:
+            problems.append(f'{e.filename or path}: {e.strerror or e}')
+            break
+        except MemoryError:
+            problems.append(f'{path}: not enough memory')
+            break
+        else:
+            for problem in problems:
+                print(f'{problem}; trying an older one')
+            print(f'resume from {path}')
+            return
+    raise ValueError(
+        f'{"; ".join(problems)}; to give up this training and start anew, give --overwrite '
+        'without --resume'
+    )
 
 
 def _words(name, value):
-    return f'without {name}' if value is None or value is False else f'with {name} {value}'
+    if value is None or isinstance(value, bool):
+        return f'{"with" if value else "without"} {name.split()[0]}'
+    return f'with {name} {" ".join(str(value).split())}'
 
 
 def _is_consistent(trainer, arrays):
@@ -227,8 +321,13 @@ def _is_consistent(trainer, arrays):
 
 def how_to_resume(trainer):
     """The line for a training that was interrupted."""
-    epoch = trainer.updater.epoch + 1
-    newest = snapshots(trainer.out)[:1]
+    line = f'interrupted in epoch {trainer.updater.epoch + 1}'
+    try:
+        newest = folder.snapshots(trainer.out)[:1]
+    except OSError:  # Somebody has removed the folder.
+        newest = []
     if not newest:
-        return f'interrupted in epoch {epoch}; there is no snapshot yet to resume from'
-    return f'interrupted in epoch {epoch}; to resume, add --resume {newest[0]} to the same command'
+        return f'{line}; there is no snapshot yet to resume from'
+    quote = shlex.quote if not WINDOWS else lambda path: subprocess.list2cmdline([path])
+    path = quote(os.path.join(trainer.out, newest[0]))
+    return f'{line}; to resume, add --resume {path} to the same command'

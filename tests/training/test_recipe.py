@@ -205,17 +205,6 @@ def test_the_epoch_is_chosen_by_images_that_training_never_sees(small_mnist, tmp
     )
 
 
-def test_a_damaged_best_model(small_mnist, tmp_path):
-    arguments = ['--epoch', 1, '--hold-out', 200]
-    assert small(tmp_path, small_mnist, *arguments).stderr == ''
-    best = tmp_path / 'best.model'
-    for damage in lambda: os.truncate(best, 1000), best.unlink:
-        damage()
-        result = small(tmp_path, small_mnist, '--resume', *arguments)
-        assert result.returncode == 1 and result.stderr.count('\n') == 1
-        assert str(best) in result.stderr
-
-
 EVERYTHING = [
     '--dropout-input',
     0.2,
