@@ -106,6 +106,7 @@ class ChooseEpoch(chainer.training.Extension):
 
     name = 'ChooseEpoch'
     priority = chainer.training.PRIORITY_READER
+    written = False
 
     def __init__(self, test_iter, net):
         self.test_iter, self.net = test_iter, net
@@ -121,7 +122,9 @@ class ChooseEpoch(chainer.training.Extension):
         self.keep()
 
     def write(self, trainer):
-        save_arrays(os.path.join(trainer.out, 'best.model'), self.best)
+        if self.epoch == trainer.updater.epoch or not self.written:  # it has changed, or may have
+            save_arrays(os.path.join(trainer.out, 'best.model'), self.best)
+            self.written = True
 
     def restore(self, trainer):
         """Gives the net the parameters of the best epoch, and evaluates it on the test images.
