@@ -46,7 +46,7 @@ def build(args, share=None):
     device = get_device(args.gpu)
     train_images, train_labels, test_images, test_labels = read_data(args.data)
     n_in, n_out = train_images[0].size, int(train_labels.max()) + 1
-    check_arguments(args, len(train_labels), n_in, n_out)
+    check_arguments(args, len(train_labels))
     run = identity(args, train_images, train_labels)
 
     # Set up the net: fast.BinaryMLP is the BinaryMLP of net.py, computed faster

@@ -67,6 +67,13 @@ def real(low, high):
     return convert
 
 
+def path(text):
+    """Argument type: a path; ``~`` is the user's folder, also in ``--out=~/x``."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, not ''")
+    return os.path.expanduser(text)
+
+
 def get_device(gpu):
     """The CPU (-1), or the CUDA device with this number.
 
