@@ -232,6 +232,7 @@ BAD = {
         '--epoch ten',
         "argument --epoch/-e: must be a whole number from 1 to 1000000, not 'ten'",
     ),
+    'empty path': ('--out=', "argument --out/-o: must be a path, not ''"),
     'no units': ('--unit 0', 'argument --unit/-u: must be'),
     'units of a supercomputer': (
         '--unit 1000000',
@@ -387,3 +388,10 @@ def test_bad_input(name, outcomes):
     assert line.startswith('train_mnist.py: ')
     assert BAD[name][1] in line
     assert not wrote
+
+
+def test_what_another_program_left_in_the_environment_silences_nothing(small_mnist, tmp_path):
+    """Only --communicator makes the program one of several."""
+    for options in ['--epoch', 'x'], ['--data', tmp_path / 'none']:
+        result = small(tmp_path / 'out', small_mnist, *options, OMPI_COMM_WORLD_RANK='1')
+        assert result.returncode == 2 and result.stderr.count('\n') == 1

@@ -168,8 +168,6 @@ def _restore(path, arrays, trainer):
     net = trainer.updater.get_optimizer('main').target.predictor
     before = describe_net(net)
     restore(path, arrays, trainer)
-    if hasattr(trainer, 'resumed'):
-        trainer.resumed = path, arrays  # for the other processes
     try:
         consistent = describe_net(net) == before and _is_consistent(trainer, arrays)
     except Exception:  # An untrusted log can be anything that JSON can express.
