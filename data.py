@@ -203,13 +203,7 @@ class Minibatches(chainer.dataset.Iterator):
         size (int): Minibatch size. The last minibatch of an epoch holds the remaining images.
         seed (int or None): Seed of the order. If None, the images come in the order of the arrays,
             and the iteration ends after one epoch.
-
-    Attributes:
-        share (~training.distributed.Share): The share of each minibatch that this process takes;
-            None for all of it.
     """
-
-    share = None
 
     def __init__(self, images, labels, size, seed=None):
         self.images = images
@@ -256,8 +250,6 @@ class Minibatches(chainer.dataset.Iterator):
             self.epoch += 1
             self.position = 0
             self._shuffle()
-        if self.share:
-            index = self.share.of(index)
         return take_input(self.images, index), self.labels[index]
 
     next = __next__

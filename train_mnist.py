@@ -32,21 +32,13 @@ from support.files import BadFile, save_npz
 from weight_clip import WeightClip
 
 
-def build(args, share=None):
-    """Sets up everything but the state to resume from.
-
-    Args:
-        args (argparse.Namespace): What :func:`parse_arguments` returned.
-        share (~training.distributed.Share): The share of this process, if there are several.
-
-    Returns:
-        ~chainer.training.Trainer: The trainer.
-    """
+def build(args):
+    """Sets up the trainer, but for the state to resume from."""
     # Load the data
     device = get_device(args.gpu)
     train_images, train_labels, test_images, test_labels = read_data(args.data)
     n_in, n_out = train_images[0].size, int(train_labels.max()) + 1
-    check_arguments(args, len(train_labels), n_in, n_out)
+    check_arguments(args, len(train_labels))
 
     # Set up the net: fast.BinaryMLP is the BinaryMLP of net.py, computed faster
     numpy.random.seed(args.seed)
@@ -59,8 +51,6 @@ def build(args, share=None):
         net = FloatMLP(n_in, args.unit, n_out, args.layer)
     recipe.prepare_net(args, net)
     models.remember_layout(net, train_images, args.transposed)
-    if share:
-        distributed.distribute(net, share)
     if args.initmodel:
         models.initialize(args.initmodel, net)
     run = identity(args, train_images, train_labels, net)
@@ -109,25 +99,25 @@ def build(args, share=None):
     return trainer
 
 
-def prepare(args):
+def prepare(args, communicator=None):
     """Builds the trainer, resumes from a snapshot if asked to, and locks the folder.
 
-    Bad input is rejected here, before anything is written.
+    Bad input is rejected here, before anything is written. Returns the trainer, and the context
+    manager to run it in.
     """
-    if args.communicator:
-        return distributed.prepare(args, build)
+    if communicator:
+        return distributed.prepare(communicator, args, build)
     trainer = build(args)
-    trainer.lock = claim(args, trainer)
-    return trainer
+    return trainer, claim(args, trainer)
 
 
-def train(args, trainer):
+def train(args, trainer, held, communicator=None):
     """Runs the trainer, and saves the net and the optimizer."""
-    with trainer.lock:
+    with held:
         with numpy.errstate(all='ignore'):  # FailOnNonFinite reports a loss that is not finite
             trainer.run(show_loop_exception_msg=False)
-        if args.communicator and trainer.share.rank:
-            return  # the first process has all reports
+        if communicator and communicator.rank:
+            return  # the first process saves
         if args.hold_out:
             accuracy = trainer.get_extension('ChooseEpoch').restore(trainer)
         else:
@@ -144,15 +134,12 @@ def train(args, trainer):
 def main(argv=None):
     args = parse_arguments(argv)
     with errors_as_one_line(interrupted=lambda: 'interrupted before the training'):
+        communicator = distributed.connect(args)
         print_arguments(args)
-        trainer = prepare(args)
-    with errors_as_one_line(
-        (OSError, BadFile, MemoryError, FloatingPointError),
-        status=1,
-        interrupted=lambda: how_to_resume(trainer),
-        leave=os._exit if args.communicator else sys.exit,
-    ):
-        train(args, trainer)
+        trainer, held = prepare(args, communicator)
+    errors = OSError, BadFile, MemoryError, FloatingPointError
+    with errors_as_one_line(errors, status=1, interrupted=lambda: how_to_resume(trainer)):
+        train(args, trainer, held, communicator)
 
 
 if __name__ == '__main__':

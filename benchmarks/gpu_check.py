@@ -171,7 +171,7 @@ def count_launches(gpu):
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             options = f'--net {net} --gpu {gpu} --epoch 1 --quiet --out'.split()
             args = parse_arguments([*options, folder])
-            trainer = train_mnist.prepare(args)
+            trainer, held = train_mnist.prepare(args)
             profiler = profile(activities=[ProfilerActivity.CUDA])
             for act, after in (profiler.start, 20), (profiler.stop, 40):
                 trainer.extend(
@@ -179,7 +179,7 @@ def count_launches(gpu):
                     name=act.__name__,
                     trigger=lambda trainer, after=after: trainer.updater.iteration == after,
                 )
-            train_mnist.train(args, trainer)
+            train_mnist.train(args, trainer, held)
         names = [
             event.name
             for event in profiler.events()

@@ -28,33 +28,37 @@ LATENCY = 50e-6  # seconds that a message takes to another machine
 def worker(unit, layer, steps, batchsize, communicator):
     """Prints, as JSON, seconds a step, those of them in MPI, and bytes sent a step."""
     import train_mnist
+    from training import distributed
     from training.arguments import parse_arguments
 
     spent, sent = [0.0], [0]
-    with tempfile.TemporaryDirectory() as out:
-        options = f'--unit {unit} --layer {layer} --batchsize {batchsize} --quiet --out {out}'
-        args = parse_arguments(options.split() + communicator)
-        trainer = train_mnist.prepare(args)
-        if communicator:
-            inner = trainer.share.communicator._multi_node_mean
+    options = f'--unit {unit} --layer {layer} --batchsize {batchsize} --quiet'
+    args = parse_arguments(options.split() + communicator)
+    communicator = distributed.connect(args)
+    trainer, held = train_mnist.prepare(args, communicator)
+    if communicator:
+        mpi = communicator.mpi_comm
 
-            def timed(send, receive):
+        class Timed:
+            def __getattr__(self, name):
+                return getattr(mpi, name)
+
+            def Allreduce(self, send, receive):
                 start = perf_counter()
-                inner(send, receive)
+                mpi.Allreduce(send, receive)
                 spent[0] += perf_counter() - start
-                sent[0] += receive.nbytes
+                sent[0] += (receive[0] if isinstance(receive, list) else receive).nbytes
 
-            trainer.share.communicator._multi_node_mean = timed
+        communicator.mpi_comm = Timed()
+    with held:
         for _ in range(5):
             trainer.updater.update()
         spent[0], sent[0], start = 0.0, 0, perf_counter()
         for _ in range(steps):
             trainer.updater.update()
         seconds = perf_counter() - start
-    if not communicator or not trainer.share.rank:
-        print('RESULT', json.dumps([seconds / steps, spent[0] / steps, sent[0] // steps]))
-    sys.stdout.flush()
-    os._exit(0)
+        if not communicator or not communicator.rank:
+            print('RESULT', json.dumps([seconds / steps, spent[0] / steps, sent[0] // steps]))
 
 
 def run(processes, threads, unit, layer, steps, batchsize=100):
@@ -65,8 +69,11 @@ def run(processes, threads, unit, layer, steps, batchsize=100):
         mpiexec = os.path.join(os.path.dirname(sys.executable), 'mpiexec')
         command = [mpiexec, '--oversubscribe', '-n', str(processes), *command, 'naive']
     environment = {**os.environ, 'OPENBLAS_NUM_THREADS': str(threads)}
-    output = subprocess.run(command, capture_output=True, text=True, env=environment).stdout
-    (line,) = [line for line in output.splitlines() if line.startswith('RESULT')]
+    with tempfile.TemporaryDirectory() as folder:  # for the results
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=folder, check=True
+        )
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith('RESULT')]
     return json.loads(line.split(' ', 1)[1])
 
 

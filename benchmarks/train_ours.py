@@ -9,7 +9,7 @@ import train_mnist
 import chainer
 from chainer import reporter
 
-trainer = train_mnist.prepare(train_mnist.parse_arguments(sys.argv[1:]))
+trainer, _ = train_mnist.prepare(train_mnist.parse_arguments(sys.argv[1:]))
 
 
 def train(steps):

@@ -13,23 +13,16 @@ from chainer.backends import cuda
 MNIST = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'mnist')
 
 
-def is_first():
-    """Whether this is the first process that ``mpiexec`` started, or the only one."""
-    return all(os.environ.get(name, '0') == '0' for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK'))
-
-
 def let_the_first_speak():
-    """Waits so that the first process can print: ``mpiexec`` kills all when one exits."""
-    time.sleep(10)
+    """Waits, but in the first process: if it ends with the same line, ``mpiexec`` ends all."""
+    if any(os.environ.get(name, '0') != '0' for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK')):
+        time.sleep(10)
 
 
 class Parser(argparse.ArgumentParser):
     """Argument parser that reports a mistake in one line, without the usage."""
 
     def error(self, message):
-        if not is_first():
-            let_the_first_speak()
-            sys.exit(2)
         self.exit(2, f'{self.prog}: {message}\n')
 
 
@@ -65,6 +58,13 @@ def real(low, high):
         return value
 
     return convert
+
+
+def path(text):
+    """Argument type: a path; ``~`` is the user's folder, also in ``--out=~/x``."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, not ''")
+    return os.path.expanduser(text)
 
 
 def get_device(gpu):
@@ -109,18 +109,14 @@ def report_problem(problem):
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
 
 
-def stop(status, problem, leave):
+def stop(status, problem):
     """Ends the program with one line on standard error: see :func:`report_problem`."""
     try:
         sys.stdout.flush()
     except OSError:  # The reader of our output is gone; without this, Python would also complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    # All processes have these errors at the same time, and one line is enough.
-    if is_first() or leave is os._exit and not isinstance(problem, FloatingPointError):
-        report_problem(problem)
-    else:
-        let_the_first_speak()
-    leave(status)
+    report_problem(problem)
+    sys.exit(status)
 
 
 @contextlib.contextmanager
@@ -128,7 +124,6 @@ def errors_as_one_line(
     errors=(OSError, ValueError, MemoryError),
     status=2,
     interrupted=lambda: 'interrupted',
-    leave=sys.exit,
 ):
     """Ends the program with one line on standard error if the block raises one of the errors.
 
@@ -136,12 +131,11 @@ def errors_as_one_line(
         errors (tuple): Exceptions that mean bad input or a failing system, not a mistake of ours.
         status (int): Exit status for them.
         interrupted (callable): Returns the line for Ctrl-C, whose exit status is 130.
-        leave (callable): Ends the process: ``sys.exit``, or ``os._exit`` where others wait for it.
     """
     try:
         yield
         sys.stdout.flush()
     except errors as e:
-        stop(status, e, leave)
+        stop(status, e)
     except KeyboardInterrupt:
-        stop(130, interrupted(), leave)
+        stop(130, interrupted())

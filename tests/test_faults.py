@@ -410,7 +410,7 @@ def test_untrusted_files(kind, n, uninterrupted, small_mnist, tmp_path):
             [*map(str, arguments), '--out', str(tmp_path / f'out{i}')]
         )
         try:
-            trainer = train_mnist.prepare(args)
+            trainer, held = train_mnist.prepare(args)
         except (OSError, ValueError, MemoryError) as e:
             assert '\n' not in str(e)
             refused += 1
@@ -419,7 +419,7 @@ def test_untrusted_files(kind, n, uninterrupted, small_mnist, tmp_path):
                 trainer.updater.iteration >= last
             )
             try:
-                train_mnist.train(args, trainer)
+                train_mnist.train(args, trainer, held)
             except FloatingPointError as e:  # the numbers may be any
                 assert 'the loss became' in str(e)
         path.write_bytes(originals[path])

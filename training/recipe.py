@@ -84,12 +84,10 @@ class Seed(chainer.training.Extension):
     def initialize(self, trainer):
         xp = trainer.updater.get_optimizer('main').target.xp
         epoch = trainer.updater.epoch
-        share = trainer.updater.get_iterator('main').share
-        rank = share.rank if share else 0  # each process drops something else
         if xp is numpy:
-            numpy.random.seed((self.seed, epoch, rank) if rank else (self.seed, epoch))
+            numpy.random.seed((self.seed, epoch))
         else:
-            xp.random.seed((self.seed * 1000003 + epoch + rank * 7919) % 2**32)
+            xp.random.seed((self.seed * 1000003 + epoch) % 2**32)
 
     __call__ = initialize
 

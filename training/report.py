@@ -51,8 +51,7 @@ def why_no_pictures():
 class Evaluator(extensions.Evaluator):
     """Chainer's Evaluator, except that it weights each minibatch by its size.
 
-    So ``validation/main/accuracy`` is exact for any minibatch size, also if the last is smaller,
-    and each of several processes evaluates its share.
+    So ``validation/main/accuracy`` is exact for any minibatch size, also if the last is smaller.
     """
 
     def evaluate(self):
@@ -60,8 +59,6 @@ class Evaluator(extensions.Evaluator):
         iterator.reset()
         totals, n = {}, 0
         for x, t in iterator:
-            if not len(t):  # the share of this process
-                continue
             observation = {}
             with chainer.report_scope(observation), chainer.no_backprop_mode():
                 self.get_target('main')(x, t)
@@ -70,13 +67,7 @@ class Evaluator(extensions.Evaluator):
                 mean = array.astype(float) if isinstance(array, cuda.ndarray) else float(array)
                 totals[name] = totals.get(name, 0) + mean * len(t)
             n += len(t)
-        totals = {name: float(total) for name, total in totals.items()}
-        if iterator.share:
-            everywhere = iterator.share.gather((n, totals))
-            n = sum(n for n, _ in everywhere)
-            names = max((totals for _, totals in everywhere), key=len)  # some may have no image
-            totals = {name: sum(t.get(name, 0) for _, t in everywhere) for name in names}
-        return {name: total / n for name, total in totals.items()}
+        return {name: float(total) / n for name, total in totals.items()}
 
 
 class FailOnNonFinite(chainer.training.Extension):

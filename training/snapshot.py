@@ -223,8 +223,6 @@ def resume(path, trainer):
         raise BadFile(f'{path}: damaged, its parts do not fit together')
 
     restore(path, arrays, trainer)
-    if hasattr(trainer, 'resumed'):
-        trainer.resumed = path, arrays  # for the other processes
     try:
         consistent = _is_consistent(trainer, arrays)
     except Exception:  # An untrusted log can be anything that JSON can express.

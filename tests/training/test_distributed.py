@@ -1,8 +1,10 @@
 """Several processes train the same net as one."""
 
+import contextlib
 import glob
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -29,7 +31,7 @@ ENVIRONMENT = {
 
 def command(processes, folder, data, *options):
     train = [sys.executable, f'{ROOT}/train_mnist.py', '--communicator', 'naive', '--quiet']
-    options = ['--data', data, '--out', folder, '--unit', 40, '--batchsize', 50, *options]
+    options = ['--data', data, '--out', folder, '--unit', 40, '--batchsize', 60, *options]
     return [MPIEXEC, '--oversubscribe', '-n', str(processes), *train, *map(str, options)]
 
 
@@ -49,26 +51,40 @@ def losses(folder):
     return numpy.array([[row[name] for name in names] for row in log(folder)])
 
 
+def assert_same_net(folder, other):
+    """All of two models but the biases is equal up to rounding. A bias before batch normalization
+    has a gradient of nothing but rounding, which Adam scales up.
+    """
+    models = [read_npz(str(path / 'mlp.model')) for path in (folder, other)]
+    assert models[0].keys() == models[1].keys()
+    for name in models[0]:
+        if not name.endswith('/b'):
+            a, b = (model[name] for model in models)
+            numpy.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4, err_msg=name)
+
+
 @pytest.mark.parametrize(
     'options',
     [
         [],
-        pytest.param(['--net', 'quantized', '--hold-out', 77], marks=pytest.mark.slow),
+        ['--batchsize', 3],  # an image for each of three processes
+        pytest.param(['--net', 'quantized', '--hold-out', 60], marks=pytest.mark.slow),
         pytest.param(['--loss', 'hinge'], marks=pytest.mark.slow),
     ],
 )
 def test_any_number_of_processes_trains_the_same_net(small_mnist, tmp_path, options, request):
-    counts = (1, 2, 3) if request.config.getoption('--slow') else (1, 3)
+    counts = (1, 2, 3) if request.config.getoption('--slow') and len(options) != 2 else (1, 3)
     for n in counts:
         result = run(n, tmp_path / str(n), small_mnist, '--epoch', 1, *options)
         assert result.returncode == 0, result.stderr
-    # A bias before batch normalization has a gradient of nothing but rounding, which Adam scales
-    # up; that moves the losses in test mode, as batch normalization follows it with a delay.
     expected = losses(tmp_path / '1')
     for n in counts[1:]:
         found = losses(tmp_path / str(n))
         numpy.testing.assert_allclose(found[:, [0, 2]], expected[:, [0, 2]], rtol=1e-5)
+        # The biases move these, as the moving means follow them with a delay.
         numpy.testing.assert_allclose(found[:, [1, 3]], expected[:, [1, 3]], rtol=2e-3)
+        if not options:
+            assert_same_net(tmp_path / str(n), tmp_path / '1')
 
 
 @pytest.mark.slow
@@ -127,7 +143,8 @@ def ours(stderr):
 def test_bad_input_is_one_line_and_ends_all(small_mnist, tmp_path):
     for options, message in (
         (['--epoch', 'x'], 'argument --epoch/-e: must be a whole number'),
-        (['--batchsize', 599], 'the last minibatch of an epoch has 1 images, too few for 2'),
+        (['--batchsize', 99], '2 processes cannot share the 99 images of a minibatch equally'),
+        (['--batchsize', 598, '--hold-out', 1], 'the 1 images of the last minibatch of an epoch'),
         (['--resume', tmp_path / 'none'], f'{tmp_path}/none: No such file'),
     ):
         result = run(2, tmp_path / 'out', small_mnist, *options)
@@ -137,27 +154,92 @@ def test_bad_input_is_one_line_and_ends_all(small_mnist, tmp_path):
     assert not glob.glob(f'{tmp_path}/out/*')
 
 
-def test_what_one_process_meets_ends_all(small_mnist, tmp_path):
-    """The data are there for the first process alone."""
+def wrapped(tmp_path, commands):
+    """Runs as many processes as there are commands, each of which is one in the shell."""
+    cases = ''.join(f'{rank}) {words};;' for rank, words in enumerate(commands))
     wrapper = tmp_path / 'train.sh'
-    first, second = (
-        command(1, tmp_path / 'out', d, '--epoch', 1)[4:] for d in (small_mnist, '/none')
-    )
-    words = [' '.join(map(str, words)) for words in (first, second)]
-    wrapper.write_text(
-        f'#!/bin/sh\n[ "$OMPI_COMM_WORLD_RANK" = 0 ] && exec {words[0]}\nexec {words[1]}\n'
-    )
+    wrapper.write_text(f'#!/bin/sh\ncase $OMPI_COMM_WORLD_RANK in {cases} esac\n')
     wrapper.chmod(0o755)
-    result = subprocess.run(
-        [MPIEXEC, '--oversubscribe', '-n', '2', str(wrapper)],
+    return subprocess.run(
+        [MPIEXEC, '--oversubscribe', '-n', str(len(commands)), str(wrapper)],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
-        timeout=60,
+        timeout=120,
     )
+
+
+def test_what_one_process_meets_ends_all(small_mnist, tmp_path):
+    """The data are there for the first process alone."""
+    train = ' '.join(command(1, tmp_path / 'out', 'small', '--epoch', 1)[4:])
+    result = wrapped(tmp_path, [f'cd {small_mnist.parent}; {train}', train])
     assert result.returncode == 2
     (line,) = ours(result.stderr)
-    assert '/none: there is no such folder (process 1, on ' in line
+    assert 'process 1, on ' in line and line.endswith('small: there is no such folder')
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('name', ['epoch', pytest.param('seed', marks=pytest.mark.slow)])
+def test_different_options_are_named(name, small_mnist, tmp_path):
+    commands = [
+        ' '.join(command(1, tmp_path / 'out', small_mnist, f'--{name}', n)[4:]) for n in (2, 3)
+    ]
+    result = wrapped(tmp_path, commands)
+    assert result.returncode == 2
+    (line,) = ours(result.stderr)
+    assert f'--{name}: must be the same for all' in line
+    assert line.endswith('it is 2 for process 0 and 3 for process 1')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_without_communicator_nothing_is_written(small_mnist, tmp_path):
+    words = command(2, tmp_path / 'out', small_mnist)
+    words = [word for word in words if word not in ('--communicator', 'naive')]
+    result = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+    assert result.returncode == 2
+    (line,) = ours(result.stderr)
+    assert 'mpiexec has started 2 processes' in line and 'add --communicator naive' in line
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('rank', [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_ctrl_c_to_one_process_before_the_training(small_mnist, tmp_path, rank):
+    """It comes when that process opens the images; the others wait for it or go on."""
+    (tmp_path / 'sitecustomize.py').write_text(
+        'import os, signal, sys\n'
+        'def hook(event, arguments):\n'
+        f'    if event == "open" and "train-images" in str(arguments[0]) and RANK == "{rank}":\n'
+        '        os.kill(os.getpid(), signal.SIGINT)\n'
+        'RANK = os.environ.get("OMPI_COMM_WORLD_RANK")\n'
+        'sys.addaudithook(hook)\n'
+    )
+    result = subprocess.run(
+        command(2, tmp_path / 'out', small_mnist),
+        capture_output=True,
+        text=True,
+        env={**ENVIRONMENT, 'PYTHONPATH': str(tmp_path)},
+        timeout=60,
+    )
+    assert result.returncode == 130
+    assert ours(result.stderr) == ['train_mnist.py: interrupted before the training']
+
+
+def test_ctrl_c_to_mpiexec_says_how_to_resume(small_mnist, tmp_path):
+    """On a terminal, where it is typed."""
+    pid, terminal = pty.fork()
+    if not pid:
+        words = command(2, tmp_path / 'out', small_mnist, '--epoch', 4000)
+        os.execve(words[0], list(map(str, words)), ENVIRONMENT)
+    shown = b''
+    with contextlib.suppress(OSError):  # which is how a terminal ends
+        while b'\n2  ' not in shown.replace(b'\033[J', b''):
+            shown += os.read(terminal, 10000)
+        os.write(terminal, b'\x03')
+        while True:
+            shown += os.read(terminal, 10000)
+    os.waitpid(pid, 0)
+    (line,) = [line for line in shown.decode().splitlines() if 'to resume, add' in line]
+    assert f'--resume {tmp_path}/out/snapshot_epoch_' in line
 
 
 @pytest.mark.parametrize('rank', [0, pytest.param(1, marks=pytest.mark.slow)])

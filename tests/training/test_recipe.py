@@ -23,7 +23,8 @@ from weight_clip import WeightClip
 
 
 def prepared(folder, data, *arguments):
-    return train_mnist.prepare(
+    """The trainer, in a folder that is locked no longer."""
+    trainer, held = train_mnist.prepare(
         train_mnist.parse_arguments(
             [
                 '--data',
@@ -39,6 +40,8 @@ def prepared(folder, data, *arguments):
             ]
         )
     )
+    with held:
+        return trainer
 
 
 def test_a_run_without_options_is_the_plain_one_to_the_bit(small_mnist, tmp_path):
@@ -234,7 +237,6 @@ def test_a_resumed_training_is_the_same(small_mnist, tmp_path):
     trainer = prepared(tmp_path / 'parts', small_mnist, '--unit', 50, *arguments)
     trainer.stop_trigger = chainer.training.triggers.IntervalTrigger(2, 'epoch')  # the power fails
     trainer.run()
-    trainer.lock.close()
     result = small(tmp_path / 'parts', small_mnist, '--resume', *arguments)
     assert result.stderr == ''
     assert result.stdout.splitlines()[-3:] == whole.stdout.splitlines()[-3:]
