@@ -115,16 +115,3 @@ def test_without_matplotlib(small_mnist, tmp_path):
     assert same(tmp_path / 'out' / 'mlp.model', tmp_path / 'drawn' / 'mlp.model')
     assert not (tmp_path / 'out' / 'loss.png').exists()
     assert (tmp_path / 'drawn' / 'loss.png').exists()
-
-
-def test_without_a_folder_for_numbas_cache(small_mnist, tmp_path):
-    """Numba raises RuntimeError then; the notice names the way out."""
-    (tmp_path / 'numba.py').write_text(
-        'def njit(*args, **kwargs): raise RuntimeError("cannot cache function: no locator")'
-    )
-    result = small(tmp_path / 'out', small_mnist, '--epoch', 1, PYTHONPATH=str(tmp_path))
-    assert (result.returncode, result.stderr) == (0, '')
-    assert (
-        'which cannot be used: set NUMBA_CACHE_DIR to a folder that it can write to '
-        '(cannot cache function: no locator)'
-    ) in result.stdout
