@@ -1,6 +1,7 @@
 """Faults while the program trains: it is killed, the disk is full, files are untrusted."""
 
 import io
+import json
 import os
 import random
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 import train_mnist
 from helpers import ROOT, log_of, same, small
-from support.files import read_npz
+from support.files import read_npz, save_arrays
 
 EPOCHS = 3
 
@@ -412,3 +413,22 @@ def test_untrusted_files(kind, n, uninterrupted, small_mnist, tmp_path):
                 assert 'the loss became' in str(e)
         path.write_bytes(originals[path])
     assert refused > n / 4  # else the mutations are too mild to show anything
+
+
+@pytest.mark.parametrize('name', ['Report/counts', 'LogReport/_log'])
+@pytest.mark.parametrize('instead', ['1', 10**400, None, [1], {}], ids=lambda x: str(x)[:4])
+def test_a_snapshot_whose_log_is_not_numbers(name, instead, uninterrupted, small_mnist, tmp_path):
+    """It is refused at once: Matplotlib would raise after the training."""
+    arrays = read_npz(str(uninterrupted / f'snapshot_epoch_{EPOCHS}'))
+    (name,) = (full for full in arrays if full.endswith(name))
+    table = json.loads(arrays[name].item())
+    row = table[0] if isinstance(table[0], dict) else table[0][0]
+    row['main/loss' if isinstance(row, dict) else 0] = instead
+    arrays[name] = numpy.array(json.dumps(table))
+    path = tmp_path / 'snapshot'
+    save_arrays(str(path), arrays)
+    args = train_mnist.parse_arguments(
+        [*map(str, arguments_for(tmp_path / 'out', small_mnist)), '--resume', str(path)]
+    )
+    with pytest.raises(ValueError, match='its parts do not fit together'):
+        train_mnist.prepare(args)
