@@ -245,6 +245,7 @@ BAD = {
     'unknown net': ('--net ternary', "argument --net: invalid choice: 'ternary'"),
     'unknown option': ('--nett binary', 'unrecognized arguments: --nett binary'),
     'batch size 0': ('--batchsize 0', 'argument --batchsize/-b: must be a whole number from 1 to'),
+    'batch size 1': ('--batchsize 1', '--batchsize 1: batch normalization needs at least 2'),
     'batch size of more than there is': (
         '--batchsize 700',
         '--batchsize 700: there are 600 training images',
@@ -285,10 +286,10 @@ BAD = {
         'give --initmodel or --resume',
     ),
     'no data': ('--data {folder}/none', '/none: there is no such folder'),
-    'data that is a file': ('--data {folder}/text', '/text: there is no such folder'),
+    'data that is a file': ('--data {folder}/text', '/text: is a file; a data set is a folder'),
     'empty data folder': (
         '--data {folder}/empty',
-        '/empty: there is no file train-images-idx3-ubyte',
+        '/empty: holds neither the IDX files of MNIST nor a folder train of pictures',
     ),
     'damaged data': ('--data {folder}/damaged', 'train-images-idx3-ubyte: truncated'),
     'out is a file': ('--out {folder}/text', '/text: File exists'),

@@ -275,6 +275,8 @@ def check_arguments(args, n_images, n_in, n_out):
     """
     if args.hold_out >= n_images:
         raise ValueError(f'--hold-out {args.hold_out}: there are {n_images} training images')
+    if args.batchsize == 1:
+        raise ValueError('--batchsize 1: batch normalization needs at least 2 images')
     if args.batchsize > n_images - args.hold_out:
         raise ValueError(
             f'--batchsize {args.batchsize}: there are {n_images - args.hold_out} training images'
