@@ -91,8 +91,6 @@ def _find(folder, sets, kind):
 
 
 def _read_set(folder, *sets):
-    if not os.path.isdir(folder):
-        raise ValueError(f'{folder}: there is no such folder')
     images_path = _find(folder, sets, 'images-idx3')
     labels_path = _find(folder, sets, 'labels-idx1')
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)

@@ -79,7 +79,7 @@ def refused(tmp_path, message):
 
 
 def test_no_folder(tmp_path):
-    refused(tmp_path / 'none', 'there is no such folder')
+    refused(tmp_path / 'none', 'there is no file train-images-idx3-ubyte')
 
 
 @pytest.mark.parametrize(

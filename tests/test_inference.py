@@ -116,7 +116,7 @@ def test_bad_input(folder, small_mnist, tmp_path):
         ([models / 'oblong.packed'], 'its images have 784 pixels, but the net takes 12'),
         (
             [models / 'mlp.packed', '--data', tmp_path],
-            f'{tmp_path}: there is no file t10k-images',
+            f'{tmp_path}: holds neither the IDX files of MNIST nor a folder test',
         ),
         (
             [models / 'mlp.packed', 'x.png', '--mistakes', 'y.png'],
