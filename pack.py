@@ -62,7 +62,7 @@ def write_onnx(arrays, out):
     with replacing(out) as f:
         f.write(to_onnx(arrays, layout.rows, layout.columns))
     return (
-        f"onnxruntime.InferenceSession('{out}').run(None, {{'pixels': images}}) gives logits and "
+        f"onnxruntime.InferenceSession({out!r}).run(None, {{'pixels': images}}) gives logits and "
         f'classes of uint8 images of shape (n, {layout.rows}, {layout.columns})'
     )
 

@@ -1,6 +1,8 @@
 """The packing program: one command, a format by the ending of the name."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 
@@ -49,6 +51,15 @@ def test_the_ending_chooses_the_format(models, tmp_path, model, name, beginning,
     assert (tmp_path / name).read_bytes().startswith(beginning)
     assert words in result.stdout.splitlines()[-1]
     assert os.listdir(tmp_path) == [name]
+
+
+def test_the_line_for_onnx_is_python(models, tmp_path):
+    """Also where the path has backslashes, as all have on Windows."""
+    pytest.importorskip('onnx', reason='onnx is not installed')
+    path = tmp_path / ('new.onnx' if os.name == 'nt' else 'a\\new.onnx')
+    line = pack(models / 'mlp.model', path).stdout.splitlines()[-1]
+    call = re.search(r'InferenceSession\((.*?)\)', line)
+    assert ast.literal_eval(call[1]) == str(path)
 
 
 def test_bad_input(models, tmp_path):
