@@ -149,7 +149,7 @@ def test_the_newest_snapshot_is_damaged(uninterrupted, small_mnist, tmp_path):
     )
     result = small(tmp_path, small_mnist, '--epoch', EPOCHS, '--resume')
     assert 'snapshot_epoch_2: damaged' in result.stdout
-    assert f'resume from {tmp_path}/snapshot_epoch_1\n' in result.stdout
+    assert f'resume from {tmp_path / "snapshot_epoch_1"}\n' in result.stdout
     assert same(tmp_path / 'mlp.model', uninterrupted / 'mlp.model')
 
 
@@ -171,7 +171,7 @@ def test_newest_snapshot_is_of_another_training(uninterrupted, small_mnist, tmp_
     result = small(tmp_path, small_mnist, '--seed', 1, '--resume')
     assert result.returncode == 2
     assert result.stderr == (
-        f'train_mnist.py: {tmp_path}/snapshot_epoch_1: belongs to a training with --seed 0, '
+        f'train_mnist.py: {tmp_path / "snapshot_epoch_1"}: belongs to a training with --seed 0, '
         'and this one is with --seed 1\n'
     )
 
@@ -225,7 +225,7 @@ def test_the_folder_vanishes(small_mnist, tmp_path):
     while folder.exists():  # again, if a file was made meanwhile
         shutil.rmtree(folder, ignore_errors=True)
     line = one_line(process)
-    assert line.startswith(f'train_mnist.py: {folder}/') and line.endswith(
+    assert line.startswith(f'train_mnist.py: {folder}{os.sep}') and line.endswith(
         'No such file or directory'
     )
 

@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -112,6 +111,7 @@ def test_resumed_with_more_bits(small_mnist, tmp_path):
 
 def test_resumed_on_a_terminal(trained, small_mnist, tmp_path):
     """A terminal adds the progress bar, an extension that snapshots do not contain."""
+    pty = pytest.importorskip('pty')
     small(tmp_path, small_mnist, '--epoch', 1)
     terminal, out = pty.openpty()
     process = subprocess.Popen(

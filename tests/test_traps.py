@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import stat
@@ -84,6 +83,8 @@ def test_a_refused_resume_releases_the_lock(small_mnist, tmp_path):
 
 
 def test_a_drive_without_locks(tmp_path, monkeypatch, capsys):
+    fcntl = pytest.importorskip('fcntl')
+
     def flock(f, operation):
         raise OSError(errno.ENOLCK, 'No locks available')
 

@@ -70,8 +70,8 @@ def test_other_names_of_the_folders(folder, tmp_path):
 @pytest.mark.parametrize(
     'spoil, message',
     [
-        (lambda path: (path / 'train/cat').mkdir(), 'train/cat: name the folders of the classes'),
-        (lambda path: (path / 'test/3').mkdir(exist_ok=False), 'test/3: holds no picture'),
+        (lambda path: (path / 'train/cat').mkdir(), 'cat: name the folders of the classes'),
+        (lambda path: (path / 'test/3').mkdir(exist_ok=False), '3: holds no picture'),
         (lambda path: (path / 'train/5/00.png').write_text('no'), '00.png: not a valid PNG'),
         (
             lambda path: (path / 'test').rename(path / 'other'),

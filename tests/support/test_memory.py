@@ -1,6 +1,5 @@
 """The memory that a process may use."""
 
-import resource
 import subprocess
 import sys
 
@@ -29,6 +28,7 @@ def test_without_sysconf(tmp_path, monkeypatch):
 
 
 def test_ulimit():
+    resource = pytest.importorskip('resource')
     code = 'from support import memory; print(memory.available())'
     limit = 2**32
     done = subprocess.run(
