@@ -12,6 +12,8 @@ from chainer import backend
 from chainer.backends import cuda
 import numpy
 
+MNIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'mnist')
+
 LARGEST = 2**31  # bytes of one IDX file; the largest known, EMNIST's, has 547 million
 
 # What pixels are divided by. With a power of two, float32 holds every sum of pixels times +1 and

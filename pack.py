@@ -13,12 +13,12 @@ same integers; they can be made of a packed net, too. README.md has sizes and sp
 
 import os
 
-from data import read_test_set
+from data import MNIST, read_test_set
 from deploy import packed
 from deploy.fold import fold
 from pictures.layout import Layout
 from support import models
-from support.program import MNIST, Parser, errors_as_one_line
+from support.program import Parser, errors_as_one_line
 from support.files import read_npz, replacing, save_arrays
 
 

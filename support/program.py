@@ -10,8 +10,6 @@ import time
 from chainer_compat import chainer
 from chainer.backends import cuda
 
-MNIST = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'mnist')
-
 
 def is_first():
     """Whether this is the first process that ``mpiexec`` started, or the only one."""

@@ -5,8 +5,9 @@ import glob
 import os
 
 import fast
+from data import MNIST
 from support import memory
-from support.program import MNIST, Parser, is_first, number, real
+from support.program import Parser, is_first, number, real
 from training.report import why_no_pictures
 
 DEFAULTS = {
