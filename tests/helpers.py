@@ -1,8 +1,12 @@
 """What several tests use: programs, logs, data sets, small trained nets."""
 
+import functools
 import gzip
 import json
 import os
+import select
+import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -40,14 +44,115 @@ def write_dataset(
     return folder
 
 
-def train(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, os.path.join(ROOT, 'train_mnist.py'), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
+# What a forked child finds imported: the programs, and what they import late.
+IMPORTED = (
+    *('train_mnist', 'inference', 'pack', 'pictures.digits', 'deploy.xnor', 'deploy.c_source'),
+    *('deploy.html_page', 'deploy.onnx_graph', 'matplotlib.figure'),
+    *('matplotlib.backends.backend_agg', 'PIL.PngImagePlugin', 'PIL.JpegImagePlugin'),
+)
+
+
+@functools.cache
+def fork_server():
+    """A socket to fork_server.py, which starts at the first call and ends with this process."""
+    ours, its = socket.socketpair()
+    server = [sys.executable, os.path.join(ROOT, 'tests', 'fork_server.py'), *IMPORTED]
+    with its:
+        process = subprocess.Popen(server, stdin=its, stdout=subprocess.DEVNULL)
+    return ours, process
+
+
+class Child:
+    """A program in a forked child: what the tests use of :class:`subprocess.Popen`."""
+
+    def __init__(self, command, cwd):
+        self.args, self.returncode, self._read = command, None, {}
+        self._connection, its = socket.socketpair()
+        self._lines = self._connection.makefile('rw')
+        pipes = [os.pipe() for _ in range(2)]
+        self.stdout, self.stderr = (open(ours) for ours, _ in pipes)
+        with its, open(os.devnull) as stdin:
+            descriptors = [its.fileno(), stdin.fileno(), *(its for _, its in pipes)]
+            socket.send_fds(fork_server()[0], [b'!'], descriptors)
+        for _, its in pipes:
+            os.close(its)
+        print(json.dumps([command, str(cwd)]), file=self._lines, flush=True)
+        self.pid = int(self._lines.readline())
+
+    def wait(self, timeout=None):
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            self.returncode = int(self._lines.readline())
+            self._lines.close()
+            self._connection.close()
+        return self.returncode
+
+    def poll(self):
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def communicate(self, timeout=None):
+        """The timeout is the longest silence."""
+        parts = {self.stdout: b'', self.stderr: b''}
+        unfinished = list(parts)
+        while unfinished:
+            ready, _, _ = select.select(unfinished, [], [], timeout)
+            if not ready:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            for pipe in ready:
+                part = os.read(pipe.fileno(), 1 << 16)
+                parts[pipe] += part
+                if not part:
+                    unfinished.remove(pipe)
+                    pipe.close()
+        self.wait(timeout)
+        return tuple(part.decode() for part in parts.values())
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
+def start(*command, cwd='.', **environment):
+    """Starts ``python`` with the words of a command: a script or ``-c``, and the arguments.
+
+    It is a child of a process that has everything imported, or a real process where that cannot
+    be forked, or where the child gets environment variables: they may act at import.
+    """
+    command = [str(word) for word in command]
+    if sys.platform == 'linux' and not environment:
+        return Child(command, cwd)
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=cwd,
         env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+
+
+def run(*command, timeout=600, **kwargs):
+    """Runs ``python`` with the words of a command, as :func:`start` does, to its end."""
+    process = start(*command, **kwargs)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def train(*arguments, **environment):
+    return run(os.path.join(ROOT, 'train_mnist.py'), *arguments, **environment)
 
 
 def small(folder, data, *arguments, **environment):

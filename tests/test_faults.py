@@ -7,12 +7,12 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import numpy
 import pytest
 
+import helpers
 import train_mnist
 from helpers import ROOT, log_of, same, small
 from support.files import read_npz, save_arrays
@@ -30,18 +30,9 @@ def slow(cases):
     ]
 
 
-def start(code, *arguments, **kwargs):
+def start(code, *arguments):
     """Starts Python code with arguments for the program; the code is what makes the fault."""
-    return subprocess.Popen(
-        [sys.executable, '-c', code, *map(str, arguments)],
-        text=True,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, 'OPENBLAS_NUM_THREADS': '1'},
-        **kwargs,
-    )
+    return helpers.start('-c', code, *arguments, cwd=ROOT)
 
 
 def wait_for(prefix, folder, process):
@@ -136,7 +127,7 @@ def test_killed_at_a_random_moment(seed, uninterrupted, small_mnist, tmp_path):
     for _ in range(2):
         process = start(PROGRAM, *arguments_for(tmp_path, small_mnist), '--resume')
         wait_for('.lock', tmp_path, process)
-        time.sleep(moment.uniform(0, 1.5))
+        time.sleep(moment.uniform(0, 0.3))  # in which a training ends
         process.kill()
         process.communicate()
     assert_resumes_to(uninterrupted, tmp_path, small_mnist)

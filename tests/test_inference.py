@@ -9,18 +9,13 @@ import numpy
 import pytest
 
 from deploy.fold import fold
-from helpers import ROOT, logits_of, small, trained, write_dataset
+from helpers import ROOT, logits_of, run, small, trained, write_dataset
 from net import BinaryMLP
 from support.files import save_arrays, save_npz
 
 
 def inference(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, f'{ROOT}/inference.py', *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
+    return run(f'{ROOT}/inference.py', *arguments, **environment)
 
 
 @pytest.fixture(scope='module')

@@ -3,25 +3,18 @@
 import ast
 import os
 import re
-import subprocess
-import sys
 
 import numpy
 import pytest
 
 from deploy.fold import fold
-from helpers import ROOT
+from helpers import ROOT, run
 from net import BinaryMLP, FloatMLP
 from support.files import read_npz, save_arrays, save_npz
 
 
 def pack(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, f'{ROOT}/pack.py', *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
+    return run(f'{ROOT}/pack.py', *arguments, **environment)
 
 
 @pytest.fixture(scope='module')

@@ -2,8 +2,6 @@
 
 import io
 import os
-import subprocess
-import sys
 
 import chainer
 from hypothesis import given, settings, strategies as st
@@ -13,7 +11,7 @@ import pytest
 
 from deploy.fold import find_thresholds, fold
 from deploy.packed import PackedMLP, describe, pack_bits, summary, unpack_bits
-from helpers import ROOT, logits_of, trained
+from helpers import ROOT, logits_of, run, trained
 from net import BinaryMLP, FloatMLP, QuantizedMLP
 from support.files import read_npz, save_arrays, save_npz
 
@@ -263,9 +261,7 @@ def test_summary():
 
 
 def pack_program(*arguments):
-    return subprocess.run(
-        [sys.executable, f'{ROOT}/pack.py', *map(str, arguments)], capture_output=True, text=True
-    )
+    return run(f'{ROOT}/pack.py', *arguments)
 
 
 def test_the_program(tmp_path):
