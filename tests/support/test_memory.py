@@ -23,7 +23,7 @@ def test_the_limit_of_a_container(path, tmp_path, monkeypatch):
 def test_without_sysconf(tmp_path, monkeypatch):
     """Windows has none."""
     monkeypatch.setattr(memory, 'CGROUPS', str(tmp_path))
-    monkeypatch.delattr('os.sysconf')
+    monkeypatch.delattr('os.sysconf', raising=False)
     assert memory.available() == float('inf')
 
 
@@ -41,6 +41,7 @@ def test_ulimit():
     assert int(float(done.stdout)) <= limit
 
 
+@pytest.mark.skipif(memory.available() == float('inf'), reason='the system does not tell')
 def test_a_net_that_does_not_fit(small_mnist, tmp_path):
     result = small(tmp_path / 'out', small_mnist, '--unit', 100000)
     assert result.returncode == 2 and result.stderr.count('\n') == 1
