@@ -1,5 +1,6 @@
 """What several tests use: programs, logs, data sets, small trained nets."""
 
+import errno
 import functools
 import gzip
 import json
@@ -21,6 +22,7 @@ from support.files import read_npz
 from weight_clip import WeightClip
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NO_FILE = os.strerror(errno.ENOENT)  # 'No such file or directory', but not in every C library
 
 
 def write_idx(path, array):

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.fold import find_thresholds, fold
 from deploy.packed import PackedMLP, describe, pack_bits, summary, unpack_bits
-from helpers import ROOT, logits_of, run, trained
+from helpers import NO_FILE, ROOT, logits_of, run, trained
 from net import BinaryMLP, FloatMLP, QuantizedMLP
 from support.files import read_npz, save_arrays, save_npz
 
@@ -286,8 +286,8 @@ def test_the_program(tmp_path):
     for arguments, message in [
         (('mlp.model', 'mlp.model'), 'mlp.model: this is the model itself; give another name'),
         (('packed', 'again'), 'packed: this model is packed already'),
-        (('none', 'packed'), 'none: No such file or directory'),
-        (('mlp.model', 'no/folder'), 'no/folder: No such file or directory'),
+        (('none', 'packed'), f'none: {NO_FILE}'),
+        (('mlp.model', 'no/folder'), f'no/folder: {NO_FILE}'),
         (
             ('broken', 'packed'),
             'broken: bn1/gamma is not finite everywhere; such a net cannot be packed',
