@@ -1,6 +1,5 @@
 """What several tests use: programs, logs, data sets, small trained nets."""
 
-import errno
 import functools
 import gzip
 import json
@@ -22,7 +21,6 @@ from support.files import read_npz
 from weight_clip import WeightClip
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-NO_FILE = os.strerror(errno.ENOENT)  # 'No such file or directory', but not in every C library
 
 
 def write_idx(path, array):

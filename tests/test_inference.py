@@ -9,7 +9,7 @@ import numpy
 import pytest
 
 from deploy.fold import fold
-from helpers import NO_FILE, ROOT, logits_of, run, small, trained, write_dataset
+from helpers import ROOT, logits_of, run, small, trained, write_dataset
 from net import BinaryMLP
 from support.files import save_arrays, save_npz
 
@@ -105,7 +105,7 @@ def test_bad_input(folder, small_mnist, tmp_path):
     Image.new('L', (9, 9)).save(blank)
     text.write_text('nonsense')
     for arguments, message in [
-        ([none], f'{none}: {NO_FILE}'),
+        ([none], f'{none}: No such file or directory'),
         ([text], f'{text}: damaged, or not a file that this program saved'),
         ([models / 'mlp.packed', blank], f'{blank}: shows nothing'),
         ([models / 'oblong.packed', blank], 'the net takes 12 pixels'),
@@ -120,7 +120,7 @@ def test_bad_input(folder, small_mnist, tmp_path):
         ),
         (
             [models / 'mlp.packed', '--mistakes', none / 'y.png'],
-            f'{none / "y.png"}: {NO_FILE}',
+            f'{none / "y.png"}: No such file or directory',
         ),
         ([models / 'mlp.packed', '--show', 'x.png'], 'argument --show: draws pictures'),
         ([models / 'mlp.model', '--gpu', 'x'], 'argument --gpu/-g: must be a whole number'),

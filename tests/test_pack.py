@@ -8,7 +8,7 @@ import numpy
 import pytest
 
 from deploy.fold import fold
-from helpers import NO_FILE, ROOT, run
+from helpers import ROOT, run
 from net import BinaryMLP, FloatMLP
 from support.files import read_npz, save_arrays, save_npz
 
@@ -60,7 +60,7 @@ def test_bad_input(models, tmp_path):
     hostile = {**read_npz(str(models / 'mlp.packed')), 'n_in': numpy.int32(785)}
     save_arrays(str(tmp_path / 'hostile'), hostile)
     for arguments, message in (
-        ([tmp_path / 'none', tmp_path / 'net.c'], f'none: {NO_FILE}'),
+        ([tmp_path / 'none', tmp_path / 'net.c'], f'{tmp_path / "none"}: '),
         ([tmp_path / 'text', tmp_path / 'net.c'], 'text: damaged, or not a file'),
         ([tmp_path / 'hostile', tmp_path / 'net.c'], 'hostile: not a valid packed model: l1/W'),
         ([models / 'float.model', tmp_path / 'net.c'], 'float.model: a float net has no bits'),
@@ -68,7 +68,7 @@ def test_bad_input(models, tmp_path):
         ([models / 'mlp.model', models / 'mlp.model'], 'mlp.model: this is the model itself'),
         (
             [models / 'mlp.model', tmp_path / 'no/net.html'],
-            f'{tmp_path / "no/net.html"}: {NO_FILE}',
+            f'{tmp_path / "no/net.html"}: No such file',
         ),
     ):
         result = pack(*arguments)

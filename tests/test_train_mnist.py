@@ -11,7 +11,7 @@ import numpy
 import pytest
 
 import fast
-from helpers import NO_FILE, ROOT, log_of, same, small, train, write_dataset
+from helpers import ROOT, log_of, same, small, train, write_dataset
 from support.files import read_npz
 
 HEADER = (
@@ -295,7 +295,7 @@ BAD = {
     'out is a file': ('--out {folder}/text', '/text: File exists'),
     'out below a file': ('--out {folder}/text/result', '/text/result: Not a directory'),
     'out is not writable': ('--out /proc/result', '/proc/result'),
-    'no model': ('--initmodel {folder}/none', f'/none: {NO_FILE}'),
+    'no model': ('--initmodel {folder}/none', '/none: No such file or directory'),
     'a folder as model': ('--initmodel {folder}', ': Is a directory'),
     'a text as model': (
         '--initmodel {folder}/text',
@@ -322,7 +322,7 @@ BAD = {
         '--net quantized --initmodel {folder}/model',
         'this training is of a quantized net 784-50-50-10, W 4 bits, activations 4 bits',
     ),
-    'no snapshot': ('--resume {folder}/none', f'/none: {NO_FILE}'),
+    'no snapshot': ('--resume {folder}/none', '/none: No such file or directory'),
     'a text as snapshot': (
         '--resume {folder}/text',
         '/text: damaged, or not a file that this program saved',
