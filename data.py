@@ -12,6 +12,8 @@ from chainer import backend
 from chainer.backends import cuda
 import numpy
 
+MNIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'mnist')
+
 LARGEST = 2**31  # bytes of one IDX file; the largest known, EMNIST's, has 547 million
 
 # What pixels are divided by. With a power of two, float32 holds every sum of pixels times +1 and
@@ -91,8 +93,6 @@ def _find(folder, sets, kind):
 
 
 def _read_set(folder, *sets):
-    if not os.path.isdir(folder):
-        raise ValueError(f'{folder}: there is no such folder')
     images_path = _find(folder, sets, 'images-idx3')
     labels_path = _find(folder, sets, 'labels-idx1')
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)

@@ -15,12 +15,11 @@ from chainer_compat import chainer
 import numpy
 
 import fast
-from data import to_input
+from data import MNIST, to_input
 from deploy import packed
 from support import models
 from pictures.folders import read_test_data
 from support.program import (
-    MNIST,
     Parser,
     errors_as_one_line,
     get_device,

@@ -13,12 +13,12 @@ same integers; they can also be made from a packed net. docs/deploy.md has sizes
 
 import os
 
-from data import read_test_set
+from data import MNIST, read_test_set
 from deploy import packed
 from deploy.fold import fold
 from pictures.layout import Layout
 from support import models
-from support.program import MNIST, Parser, errors_as_one_line
+from support.program import Parser, errors_as_one_line
 from support.files import read_npz, replacing, save_arrays
 
 
@@ -62,7 +62,7 @@ def write_onnx(arrays, out):
     with replacing(out) as f:
         f.write(to_onnx(arrays, layout.rows, layout.columns))
     return (
-        f"onnxruntime.InferenceSession('{out}').run(None, {{'pixels': images}}) gives logits and "
+        f"onnxruntime.InferenceSession({out!r}).run(None, {{'pixels': images}}) gives logits and "
         f'classes of uint8 images of shape (n, {layout.rows}, {layout.columns})'
     )
 

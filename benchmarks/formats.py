@@ -20,9 +20,8 @@ import numpy
 import onnxruntime
 
 from benchmarks.train import cpu
-from data import read_test_set
+from data import MNIST, read_test_set
 from inference import load
-from support.program import MNIST
 
 FLAGS = '-O2', '-O3 -march=native'
 

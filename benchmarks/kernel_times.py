@@ -13,10 +13,9 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data import read_test_set
+from data import MNIST, read_test_set
 from deploy.packed import CHUNK
 from deploy.xnor import XnorMLP
-from support.program import MNIST
 from support.files import read_npz
 
 

@@ -14,12 +14,11 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from chainer_compat import chainer
 import numpy
 
-from data import read_mnist, to_input
+from data import MNIST, read_mnist, to_input
 from deploy.fold import fold
 from deploy.packed import PackedMLP
 from deploy.xnor import XnorMLP
 from support import models
-from support.program import MNIST
 from support.files import read_npz
 
 

@@ -16,10 +16,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy
 from PIL import Image, ImageFilter
 
-from data import read_test_set
+from data import MNIST, read_test_set
 from pictures.digits import read_digits
 from inference import load
-from support.program import MNIST
 
 PAPER, INK = 232.0, 45.0
 

@@ -16,9 +16,8 @@ from time import perf_counter
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy
 
-from data import SCALE, read_mnist
+from data import MNIST, SCALE, read_mnist
 from fast import cpu, loops, pixels
-from support.program import MNIST
 
 random = numpy.random.RandomState(0)
 W, b = random.normal(0, 0.3, (1000, 784)).astype('f'), numpy.zeros(1000, 'f')

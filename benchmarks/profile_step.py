@@ -22,9 +22,8 @@ import numpy
 
 import fast
 import net as nets
-from data import Minibatches, read_mnist
+from data import MNIST, Minibatches, read_mnist
 from fast import adam, fused_layer, loops, loss
-from support.program import MNIST
 from weight_clip import WeightClip
 
 STEPS = 20

@@ -31,7 +31,7 @@ BIT_KERNELS = {
 def _instruction_sets():
     features = (numba.config.CPU_FEATURES or '').split(',')
     present = {'plain'} | {feature[1:] for feature in features if feature.startswith('+')}
-    if platform.machine() in ('aarch64', 'arm64'):
+    if platform.machine().lower() in ('aarch64', 'arm64'):  # ARM64 on Windows
         present.add('neon')  # every 64-bit ARM CPU has it
     name = numba.config.CPU_NAME
     if name == 'haswell':

@@ -22,11 +22,9 @@ def compiled(loop):
     """Compiles a loop for the types of its first call, and caches it on disk; or returns None."""
     global missing
     try:
-        import numba
+        from fast.cache import njit
 
-        return numba.njit(loop, cache=True, error_model='numpy')
-    except RuntimeError as e:  # There is no folder in which Numba could cache.
-        missing = ValueError(f'set NUMBA_CACHE_DIR to a folder that it can write to ({e})')
+        return njit(error_model='numpy')(loop)
     except (ImportError, OSError) as e:  # OSError: llvmlite's library cannot be loaded
         missing = e
     return None

@@ -16,6 +16,7 @@ import numpy
 
 from data import SCALE
 from fast import cpu
+from fast.cache import njit
 from fast.kernels import (
     UNITS,
     aligned,
@@ -57,7 +58,7 @@ def find(x):
     return P if _find(x, P) else None
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _find(x, P):
     scale = x.dtype.type(SCALE)
     for n in range(len(x)):
@@ -85,7 +86,7 @@ def linear(P, W, bits, b, y):
     _linear(P, W, levels - 1, middle, groups_between_widenings(255, levels // 2), b, y)
 
 
-@numba.njit(nogil=True, cache=True, error_model='numpy')
+@njit(nogil=True, error_model='numpy')
 def _linear(P, W, n, middle, every, b, y):
     M, K = W.shape
     groups = P.shape[1] // 4
@@ -147,7 +148,7 @@ def _floats(rows, columns):
     return aligned(4 * rows * columns).view(numpy.float32).reshape((rows, columns))
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _weight_gradient(P, K, gy):
     N, M = gy.shape
     # The images in which a pixel is not black: their number, the images and the pixel's values.

@@ -12,6 +12,7 @@ kernels work on blocks of 64 units; see fast/kernels.py.
 import numba
 import numpy
 
+from fast.cache import njit
 from fast.kernels import (
     LOOKUP,
     UNITS,
@@ -43,7 +44,7 @@ def _aligned_sums(images):
     return aligned(4 * images * UNITS).view(numpy.int32)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def byte_layer(X, dense, C, every, rest, T, as_bits, Y, S):
     """A layer by products of bytes.
 
@@ -140,7 +141,7 @@ def byte_layer(X, dense, C, every, rest, T, as_bits, Y, S):
 
 if LOOKUP:
 
-    @numba.njit(nogil=True, cache=True)
+    @njit(nogil=True)
     def bit_layer(X, W, n_in, T, Y, S):
         n_images, size = X.shape
         n_thresholds = T.shape[1]
@@ -178,7 +179,7 @@ if LOOKUP:
 
 else:
 
-    @numba.njit(nogil=True, cache=True)
+    @njit(nogil=True)
     def bit_layer(X, W, n_in, T, Y, S):
         n_images, words = X.shape[0], X.shape[1] // 8
         n_thresholds = T.shape[1]
@@ -227,7 +228,7 @@ def arrange_bits(planes):
     return planes.reshape(-1, UNITS, size // 8, 8).transpose(0, 2, 1, 3)
 
 
-@numba.njit(nogil=True, cache=True, error_model='numpy')
+@njit(nogil=True, error_model='numpy')
 def affine(S, factor, shift, scale, b, mean, inv_std, gamma, beta, y):
     """Writes the logits y of shape (N, M) for the sums factor S - shift of the last layer.
 
@@ -251,7 +252,7 @@ def _write_signs(a, words):
         words[K // 64] = signs(rest, 0)
 
 
-@numba.njit(cache=True)
+@njit()
 def all_signs(x):
     """Whether all numbers in an array of shape (N, K) are +1 or -1."""
     for n in range(len(x)):
@@ -263,7 +264,7 @@ def all_signs(x):
     return True
 
 
-@numba.njit(cache=True)
+@njit()
 def binary_linear(x, W, b, Wb, y):
     """:func:`function_binary_linear.binary_linear` forward, for a minibatch of only +1 and -1.
 

@@ -1,6 +1,7 @@
 """Picture files to images like those of MNIST: bright digits on black, scaled and centred."""
 
 import contextlib
+import glob
 import os
 import typing
 import warnings
@@ -20,23 +21,27 @@ LEAST = 12  # grey levels by which ink differs from paper
 def find_pictures(paths):
     """The given pictures, and those in the given folders, sorted by name and without hidden files.
 
+    Names with wildcards are expanded: the shells of Windows leave that to the programs.
+
     Raises:
-        ValueError: If there is no such file, or a folder holds no picture.
+        ValueError: If a folder holds no picture.
     """
     found = []
-    for path in paths:
-        if os.path.isdir(path):
-            names = sorted(
-                name
-                for name in os.listdir(path)
-                if name.lower().endswith(ENDINGS) and not name.startswith('.')
-            )
-            if not names:
-                raise ValueError(f'{path}: holds no picture ({", ".join(ENDINGS)})')
-            found += [os.path.join(path, name) for name in names]
-        else:
-            found.append(path)
+    for given in paths:
+        for path in [given] if os.path.exists(given) else sorted(glob.glob(given)) or [given]:
+            found += _pictures_in(path) if os.path.isdir(path) else [path]
     return found
+
+
+def _pictures_in(folder):
+    names = sorted(
+        name
+        for name in os.listdir(folder)
+        if name.lower().endswith(ENDINGS) and not name.startswith('.')
+    )
+    if not names:
+        raise ValueError(f'{folder}: holds no picture ({", ".join(ENDINGS)})')
+    return [os.path.join(folder, name) for name in names]
 
 
 @contextlib.contextmanager

@@ -1,56 +1,88 @@
-"""Data sets as folders of pictures: train/3/x.png, test/3/y.png, and so on."""
+"""Data sets: the files of MNIST, or folders of pictures (train/3/x.png, test/3/y.png, ...)."""
 
+import glob
 import os
 
 import numpy
 
 from data import check_sets, read_mnist, read_test_set
 
+TRAIN, TEST = ('train', 'training'), ('test', 'testing')
 AS_THEY_ARE = 64  # pixels of a side up to which pictures of one size are not prepared
 
 
 def read_data(folder):
     """Reads a data set in MNIST's format (see :func:`data.read_mnist`) or as folders of pictures.
 
-    In ``train`` and ``test``, the folder of a class has its number, from 0 on, as its name. Small
-    pictures of one and the same size are taken as they are; otherwise each must show one digit,
-    which is placed as those of MNIST are.
+    In ``train`` and ``test`` (or ``training`` and ``testing``), the folder of a class has its
+    number, from 0 on, as its name. Small pictures of one and the same size are taken as they are;
+    otherwise each must show one digit, which is placed as those of MNIST are.
 
     Args:
         folder (str): The folder.
 
     Returns:
         tuple: Training images, training labels, test images, test labels, as by
-        :func:`data.read_mnist`.
+        :func:`data.read_mnist`. Pixels that end below 128 are multiplied to end near 255.
 
     Raises:
         ValueError: If a file or folder is not as it must be; the message names it.
         OSError: If a file cannot be opened.
     """
-    if not _holds_pictures(folder, 'train'):
-        return read_mnist(folder)
-    sets = *_read(folder, 'train'), *_read(folder, 'test')
-    check_sets(folder, *sets)
-    return sets
+    if _is_mnist(folder):
+        sets = read_mnist(folder)
+    else:
+        sets = *_read(folder, TRAIN), *_read(folder, TEST)
+        check_sets(folder, *sets)
+    return _to_full_range(*sets)
 
 
 def read_test_data(folder):
     """Reads the test images and labels alone: see :func:`read_data`."""
-    return _read(folder, 'test') if _holds_pictures(folder, 'test') else read_test_set(folder)
+    return _to_full_range(*(read_test_set(folder) if _is_mnist(folder) else _read(folder, TEST)))
 
 
-def _holds_pictures(folder, name):
-    return os.path.isdir(os.path.join(folder, name))
+def _to_full_range(*sets):
+    """Images and labels; images whose white is 1 or 16, say, become as bright as pictures are."""
+    factor = 255 // max(1, *(int(images.max()) for images in sets[::2]))
+    if factor == 1:
+        return sets
+    return tuple(a if i % 2 else a * numpy.uint8(factor) for i, a in enumerate(sets))
 
 
-def _read(folder, name):
+def _is_mnist(folder):
+    return bool(glob.glob(os.path.join(glob.escape(folder), '*[-.]idx[13]-ubyte*')))
+
+
+def _find(folder, names):
+    """The folder of one of these names inside; or a ValueError that says what is there instead."""
+    for name in names:
+        inside = os.path.join(folder, name)
+        if os.path.isdir(inside):
+            return inside
+    below = os.path.join(glob.escape(folder), '*', '')
+    deeper = filter(_is_mnist, glob.glob(below) + glob.glob(os.path.join(below, '*', '')))
+    if not os.path.exists(folder):
+        problem = 'there is no such folder'
+    elif not os.path.isdir(folder):
+        problem = 'is a file; a data set is a folder (files such as .npz and .csv are not read)'
+    elif glob.glob(os.path.join(glob.escape(folder), '[0-9]', '')):
+        problem = (
+            'holds folders of classes; split their pictures into those to train on, in train/0, '
+            'train/1 and so on, and those to test on, in test/0, test/1 and so on'
+        )
+    else:
+        problem = f'holds neither the IDX files of MNIST nor a folder {names[0]} of pictures'
+        problem += ''.join(f'; {os.path.dirname(path)} holds such files' for path in deeper)
+    raise ValueError(f'{folder}: {problem}')
+
+
+def _read(folder, names):
+    folder = _find(folder, names)
     try:
         from pictures.digits import find_pictures, read_digits, read_small
     except ImportError as e:
         raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
-    folder = os.path.join(folder, name)
-    if not os.path.isdir(folder):
-        raise ValueError(f'{folder}: there is no such folder')
     paths, labels = [], []
     for label in sorted(os.listdir(folder)):
         inside = os.path.join(folder, label)

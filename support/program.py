@@ -10,8 +10,6 @@ import time
 from chainer_compat import chainer
 from chainer.backends import cuda
 
-MNIST = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'mnist')
-
 
 def let_the_first_speak():
     """Waits, but in the first process: if it ends with the same line, ``mpiexec`` ends all."""

@@ -98,25 +98,26 @@ def test_pictures(folder, mnist, tmp_path, name):
 
 def test_bad_input(folder, small_mnist, tmp_path):
     models = folder[0]
-    Image.new('L', (9, 9)).save(tmp_path / 'blank.png')
-    (tmp_path / 'text').write_text('nonsense')
+    none, text, blank = (tmp_path / name for name in ('none', 'text', 'blank.png'))
+    Image.new('L', (9, 9)).save(blank)
+    text.write_text('nonsense')
     for arguments, message in [
-        ([tmp_path / 'none'], f'{tmp_path}/none: No such file or directory'),
-        ([tmp_path / 'text'], f'{tmp_path}/text: damaged, or not a file that this program saved'),
-        ([models / 'mlp.packed', tmp_path / 'blank.png'], f'{tmp_path}/blank.png: shows nothing'),
-        ([models / 'oblong.packed', tmp_path / 'blank.png'], 'the net takes 12 pixels'),
+        ([none], f'{none}: No such file or directory'),
+        ([text], f'{text}: damaged, or not a file that this program saved'),
+        ([models / 'mlp.packed', blank], f'{blank}: shows nothing'),
+        ([models / 'oblong.packed', blank], 'the net takes 12 pixels'),
         ([models / 'oblong.packed'], 'its images have 784 pixels, but the net takes 12'),
         (
             [models / 'mlp.packed', '--data', tmp_path],
-            f'{tmp_path}: there is no file t10k-images',
+            f'{tmp_path}: holds neither the IDX files of MNIST nor a folder test',
         ),
         (
             [models / 'mlp.packed', 'x.png', '--mistakes', 'y.png'],
             'argument --mistakes: applies to the test images',
         ),
         (
-            [models / 'mlp.packed', '--mistakes', tmp_path / 'no/y.png'],
-            f'{tmp_path}/no/y.png: No such file',
+            [models / 'mlp.packed', '--mistakes', none / 'y.png'],
+            f'{none / "y.png"}: No such file or directory',
         ),
         ([models / 'mlp.packed', '--show', 'x.png'], 'argument --show: draws pictures'),
         ([models / 'mlp.model', '--gpu', 'x'], 'argument --gpu/-g: must be a whole number'),
@@ -136,9 +137,9 @@ def test_a_folder_with_a_bad_picture(folder, tmp_path, mnist):
     result = inference(folder[0] / 'mlp.packed', tmp_path)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f'inference.py: {tmp_path}/b.png: not a valid PNG or JPEG file')
+    assert line.startswith(f'inference.py: {tmp_path / "b.png"}: not a valid PNG or JPEG file')
     answers = [line.split(': ')[0] for line in result.stdout.splitlines() if line[0] != '#']
-    assert answers == [f'{tmp_path}/a.png', f'{tmp_path}/c.png']
+    assert answers == [str(tmp_path / 'a.png'), str(tmp_path / 'c.png')]
 
 
 def test_only_the_test_files(folder, small_mnist, tmp_path):

@@ -1,6 +1,8 @@
 """The packing program: one command, a format by the ending of the name."""
 
+import ast
 import os
+import re
 
 import numpy
 import pytest
@@ -44,18 +46,30 @@ def test_the_ending_chooses_the_format(models, tmp_path, model, name, beginning,
     assert os.listdir(tmp_path) == [name]
 
 
+def test_the_line_for_onnx_is_python(models, tmp_path):
+    """Also where the path has backslashes, as all have on Windows."""
+    pytest.importorskip('onnx', reason='onnx is not installed')
+    path = tmp_path / ('new.onnx' if os.name == 'nt' else 'a\\new.onnx')
+    line = pack(models / 'mlp.model', path).stdout.splitlines()[-1]
+    call = re.search(r'InferenceSession\((.*?)\)', line)
+    assert ast.literal_eval(call[1]) == str(path)
+
+
 def test_bad_input(models, tmp_path):
     (tmp_path / 'text').write_text('nonsense')
     hostile = {**read_npz(str(models / 'mlp.packed')), 'n_in': numpy.int32(785)}
     save_arrays(str(tmp_path / 'hostile'), hostile)
     for arguments, message in (
-        ([tmp_path / 'none', tmp_path / 'net.c'], 'none: No such file'),
+        ([tmp_path / 'none', tmp_path / 'net.c'], f'{tmp_path / "none"}: '),
         ([tmp_path / 'text', tmp_path / 'net.c'], 'text: damaged, or not a file'),
         ([tmp_path / 'hostile', tmp_path / 'net.c'], 'hostile: not a valid packed model: l1/W'),
         ([models / 'float.model', tmp_path / 'net.c'], 'float.model: a float net has no bits'),
         ([models / 'mlp.packed', tmp_path / 'net'], 'mlp.packed: this model is packed already'),
         ([models / 'mlp.model', models / 'mlp.model'], 'mlp.model: this is the model itself'),
-        ([models / 'mlp.model', tmp_path / 'no/net.html'], 'no/net.html: No such file'),
+        (
+            [models / 'mlp.model', tmp_path / 'no/net.html'],
+            f'{tmp_path / "no/net.html"}: No such file',
+        ),
     ):
         result = pack(*arguments)
         assert result.returncode == 2 and result.stderr.count('\n') == 1

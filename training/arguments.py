@@ -6,7 +6,8 @@ import os
 import sys
 
 import fast
-from support.program import MNIST, Parser, let_the_first_speak, number, path, real
+from data import MNIST
+from support.program import Parser, let_the_first_speak, number, path, real
 from training.report import why_no_pictures
 
 # What --recipe paper sets. Source: Courbariaux et al., BinaryNet, arXiv:1602.02830, section 2.1,
@@ -185,6 +186,8 @@ def check_arguments(args, n_images):
     """
     if args.hold_out >= n_images:
         raise ValueError(f'--hold-out {args.hold_out}: there are {n_images} training images')
+    if args.batchsize == 1:
+        raise ValueError('--batchsize 1: batch normalization needs at least 2 images')
     if args.batchsize > n_images - args.hold_out:
         raise ValueError(
             f'--batchsize {args.batchsize}: there are {n_images - args.hold_out} training images'

@@ -213,7 +213,7 @@ def resume(path, trainer):
     theirs = {**defaults, **saved}
     if '--transposed' not in saved:  # by an earlier version
         theirs.update({'--transposed': transposed, INITMODEL: ours.get(INITMODEL)})
-    for name in {**defaults, **ours, INITMODEL: None}:
+    for name in {'--net': None, **defaults, **ours, INITMODEL: None}:
         if theirs.get(name) != ours.get(name):
             raise ValueError(
                 f'{path}: belongs to a training {_words(name, theirs.get(name))}, '
@@ -312,9 +312,15 @@ def _is_consistent(trainer, arrays):
         )
         and all(map(as_it_was, arrays))
         and [row['epoch'] for row in log] == list(range(1, iterator.epoch + 1))
-        and all(isinstance(row[key], (int, float)) for row in log for key in COLUMNS)
+        and _are_numbers([[row[key] for key in COLUMNS] for row in log])
+        and _are_numbers(report.counts)
         and numpy.shape(report.counts) == (iterator.epoch + 1, len(report.layers), report.bins)
     )
+
+
+def _are_numbers(lists):
+    """Whether what was read as JSON is numbers, each small enough for NumPy, and thus for all."""
+    return numpy.asarray(lists).dtype.kind in 'if'
 
 
 def how_to_resume(trainer):

@@ -266,18 +266,19 @@ def pack_program(*arguments):
 
 def test_the_program(tmp_path):
     net = BinaryMLP(784, 100, 10)
-    save_npz(str(tmp_path / 'mlp.model'), net)
-    result = pack_program(tmp_path / 'mlp.model', tmp_path / 'packed')
+    model, packed = tmp_path / 'mlp.model', tmp_path / 'packed'
+    save_npz(str(model), net)
+    result = pack_program(model, packed)
     assert result.stderr == ''
-    before, after = ((tmp_path / name).stat().st_size for name in ('mlp.model', 'packed'))
-    arrays = read_npz(str(tmp_path / 'packed'))
+    before, after = model.stat().st_size, packed.stat().st_size
+    arrays = read_npz(str(packed))
     assert describe(arrays) == 'a packed binary net 784-100-100-10'
     assert result.stdout.splitlines() == [
         'a binary net 784-100-100-10',
         *summary(arrays).splitlines(),
-        f'{tmp_path}/mlp.model: {before:,} bytes',
-        f'{tmp_path}/packed: {after:,} bytes, {before / after:.1f} times smaller',
-        f'to use it: ./inference.py {tmp_path}/packed [PICTURE ...]',
+        f'{model}: {before:,} bytes',
+        f'{packed}: {after:,} bytes, {before / after:.1f} times smaller',
+        f'to use it: ./inference.py {packed} [PICTURE ...]',
     ]
 
     net.bn1.gamma.array[:] = numpy.nan
@@ -285,8 +286,8 @@ def test_the_program(tmp_path):
     for arguments, message in [
         (('mlp.model', 'mlp.model'), 'mlp.model: this is the model itself; give another name'),
         (('packed', 'again'), 'packed: this model is packed already'),
-        (('none', 'packed'), 'none: No such file or directory'),
-        (('mlp.model', 'no/folder'), 'no/folder: No such file or directory'),
+        (('none', 'packed'), 'none: '),
+        (('mlp.model', 'no/folder'), f'no{os.sep}folder: No such file or directory'),
         (
             ('broken', 'packed'),
             'broken: bn1/gamma is not finite everywhere; such a net cannot be packed',
@@ -294,5 +295,7 @@ def test_the_program(tmp_path):
     ]:
         result = pack_program(*(tmp_path / name for name in arguments))
         assert (result.returncode, result.stdout) == (2, '')
-        assert result.stderr == f'pack.py: {tmp_path}/{message}\n'
+        # What the system says varies.
+        assert result.stderr.startswith(f'pack.py: {tmp_path}{os.sep}{message}')
+        assert result.stderr.count('\n') == 1
     assert sorted(os.listdir(tmp_path)) == ['broken', 'mlp.model', 'packed']

@@ -99,3 +99,12 @@ def test_kernels_of_another_cpu(cpu, tmp_path):
 def test_sums_on_this_cpu(tmp_path):
     result = subprocess.run([sys.executable, CHECK], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout.endswith(': equal\n') and result.stderr == ''
+
+
+@pytest.mark.parametrize('machine', ['aarch64', 'arm64', 'ARM64'])
+def test_every_64_bit_arm_cpu_has_neon(machine, monkeypatch):
+    """As Linux, macOS and Windows call it."""
+    from fast import cpu
+
+    monkeypatch.setattr(platform, 'machine', lambda: machine)
+    assert 'neon' in cpu._instruction_sets()

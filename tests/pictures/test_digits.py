@@ -1,5 +1,6 @@
 """Pictures of all kinds become images like those of MNIST."""
 
+import os
 import tracemalloc
 
 import numpy
@@ -168,6 +169,22 @@ def test_folders(tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(ValueError, match='holds no picture'):
         find_pictures([str(tmp_path / 'empty')])
+
+
+def test_wildcards(tmp_path):
+    """Some shells expand them, those of Windows do not."""
+    for name in 'a.png', 'b.png', 'c.jpg', '[a].png':
+        (tmp_path / name).write_bytes(b'')
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'folder/d.png').write_bytes(b'')
+    for given, expected in [
+        ('?.png', ['a.png', 'b.png']),
+        ('[a].png', ['[a].png']),  # there is a file of that name
+        ('fold*', [os.path.join('folder', 'd.png')]),
+        ('*.gif', ['*.gif']),
+    ]:
+        found = find_pictures([str(tmp_path / given)])
+        assert found == [str(tmp_path / name) for name in expected]
 
 
 def page(*digits, shape=(300, 500)):

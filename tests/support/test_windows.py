@@ -115,6 +115,7 @@ def test_elsewhere_a_refusal_is_an_error_at_once(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, 'Permission denied')
 
+    monkeypatch.setattr(files, 'WINDOWS', False)
     monkeypatch.setattr(os, 'replace', refuse)
     with pytest.raises(PermissionError):
         with files.replacing_if_free(str(tmp_path / 'log')) as f:

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from helpers import ROOT
-from support.program import MNIST
+from data import MNIST
 from training.arguments import PAPER, make_parser, parse_arguments
 
 

@@ -1,0 +1,65 @@
+"""A cache that is damaged, full or nowhere costs time, but stops no program."""
+
+import errno
+import warnings
+
+import pytest
+
+numba = pytest.importorskip('numba', reason='Numba is not installed')
+from numba.core import caching
+
+from fast.cache import njit
+
+
+@pytest.fixture
+def compiled(tmp_path, monkeypatch):
+    """A function that compiles one afresh, as a new process does, calls it, and returns it."""
+    monkeypatch.setattr(numba.config, 'CACHE_DIR', str(tmp_path))
+
+    def compile():
+        @njit(error_model='numpy')
+        def double(a):
+            return 2 * a
+
+        assert double(21) == 42
+        return double
+
+    return compile
+
+
+def is_loaded(function):
+    return sum(function.stats.cache_hits.values()) == 1
+
+
+def test_compiled_once(compiled, tmp_path):
+    assert not is_loaded(compiled())
+    assert is_loaded(compiled())
+    assert list(tmp_path.rglob('*double*.nbi'))
+
+
+@pytest.mark.parametrize('ending', ['nbi', 'nbc'])
+def test_an_empty_file_is_replaced(compiled, tmp_path, ending):
+    compiled()
+    (path,) = tmp_path.rglob(f'*.{ending}')
+    path.write_bytes(b'')
+    assert not is_loaded(compiled())
+    assert is_loaded(compiled())
+
+
+@pytest.mark.parametrize('step', ['_save_index', '_save_data'])
+def test_a_full_disk(compiled, monkeypatch, step):
+    def save(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(caching.IndexDataCacheFile, step, save)
+        compiled()
+    assert not is_loaded(compiled())
+    assert is_loaded(compiled())
+
+
+def test_no_folder_for_a_cache(compiled, monkeypatch):
+    monkeypatch.setattr(caching.CacheImpl, '_locator_classes', [])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert not is_loaded(compiled())
