@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import io
 import math
 import os
 import sys
 import time
+import warnings
 
 from chainer_compat import chainer
 from chainer.backends import cuda
@@ -67,6 +69,13 @@ def real(low, high):
     return convert
 
 
+def path(text):
+    """Argument type: the name of a file or folder; ``~`` is the home folder, as in a shell."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be the name of a file or folder, not ''")
+    return os.path.expanduser(text)
+
+
 def get_device(gpu):
     """The CPU (-1), or the CUDA device with this number.
 
@@ -106,7 +115,17 @@ def report_problem(problem):
         problem = (
             f'{problem.filename}: {problem.strerror}' if problem.filename else problem.strerror
         )
+    problem = str(problem) or 'there is not enough memory'  # MemoryError may be without words
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
+
+
+def _prepare_output():
+    """Makes standard output take every character, and whatever is printed if it is closed."""
+    for name in 'stdout', 'stderr':
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'w'))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has another kind
+        sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def stop(status, problem, leave):
@@ -132,14 +151,20 @@ def errors_as_one_line(
 ):
     """Ends the program with one line on standard error if the block raises one of the errors.
 
+    All that a program does is in such a block. Warnings of libraries are not shown.
+
     Args:
         errors (tuple): Exceptions that mean bad input or a failing system, not a mistake of ours.
         status (int): Exit status for them.
         interrupted (callable): Returns the line for Ctrl-C, whose exit status is 130.
         leave (callable): Ends the process: ``sys.exit``, or ``os._exit`` where others wait for it.
     """
+    _prepare_output()
     try:
-        yield
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter('ignore')
+            yield
         sys.stdout.flush()
     except errors as e:
         stop(status, e, leave)

@@ -29,8 +29,8 @@ def folder(tmp_path_factory, mnist):
     folder = tmp_path_factory.mktemp('models')
     net = trained(*mnist[:2], 0, 200, 2, 1, 1, steps=300)
     save_npz(str(folder / 'mlp.model'), net)
-    save_arrays(str(folder / 'mlp.packed'), fold(net))
-    save_arrays(str(folder / 'oblong.packed'), fold(BinaryMLP(12, 5, 3)))
+    save_arrays(str(folder / 'mlp.packed'), fold(net).arrays)
+    save_arrays(str(folder / 'oblong.packed'), fold(BinaryMLP(12, 5, 3)).arrays)
     errors = int((logits_of(net, mnist[2]).argmax(axis=1) != mnist[3]).sum())
     return folder, net, errors
 
