@@ -67,8 +67,8 @@ def load(file, gpu):
     """Loads a trained or packed net.
 
     Returns:
-        tuple: The model, with ``logits`` and ``kernels``, and the
-        :class:`~support.models.SavedNet` or :class:`~deploy.packed.PackedNet` of which it is made.
+        tuple: What computes it, and the :class:`~support.models.SavedNet` or
+        :class:`~deploy.packed.PackedNet` that it computes.
 
     Raises:
         ValueError: If it is not such a file; the message names it.
@@ -198,44 +198,18 @@ def main(argv=None):
     parser = Parser(
         description='Classifies pictures of digits, or the test images, with a trained net.'
     )
-    parser.add_argument(
-        'model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model'
-    )
-    parser.add_argument(
-        'images',
-        metavar='IMAGE',
-        nargs='*',
-        type=path,
-        help='PNG or JPEG file of a digit or a row of them, or a folder of such files; without '
-        'it, the test images',
-    )
-    parser.add_argument(
-        '--data',
-        metavar='DIR',
-        default=MNIST,
-        type=path,
-        help='folder with the data set whose test images to classify (default: MNIST)',
-    )
-    parser.add_argument(
-        '--gpu',
-        '-g',
-        type=number(-1, 999),
-        metavar='ID',
-        default=-1,
-        help='CUDA device for a model that is not packed (default: -1, the CPU)',
-    )
-    parser.add_argument(
-        '--mistakes',
-        metavar='FILE.png',
-        type=path,
-        help='draw the test images that the net gets wrong',
-    )
-    parser.add_argument(
-        '--show',
-        metavar='FILE.png',
-        type=path,
-        help='draw each IMAGE, what the net saw of it, and the answer',
-    )
+    add = parser.add_argument
+    add('model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model')
+    image = 'PNG or JPEG file of a digit or a row of them, or a folder of such files; without it, '
+    add('images', metavar='IMAGE', nargs='*', type=path, help=image + 'the test images')
+    data = 'folder with the data set whose test images to classify (default: MNIST)'
+    add('--data', metavar='DIR', default=MNIST, type=path, help=data)
+    gpu = 'CUDA device for a model that is not packed (default: -1, the CPU)'
+    add('--gpu', '-g', type=number(-1, 999), metavar='ID', default=-1, help=gpu)
+    mistakes = 'draw the test images that the net gets wrong'
+    add('--mistakes', metavar='FILE.png', type=path, help=mistakes)
+    show = 'draw each IMAGE, what the net saw of it, and the answer'
+    add('--show', metavar='FILE.png', type=path, help=show)
     args = parser.parse_intermixed_args(argv)
     if args.images and args.mistakes:
         parser.error('argument --mistakes: works on the test images; give no IMAGE')

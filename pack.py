@@ -24,15 +24,7 @@ from support.program import MNIST, Parser, errors_as_one_line, path
 
 
 def read(model):
-    """Reads a packed net, or a trained one and folds it.
-
-    Returns:
-        tuple: The packed net, and in words which net was read.
-
-    Raises:
-        ValueError: If it is no such file, or cannot be packed; the message names it.
-        OSError: If it cannot be opened.
-    """
+    """Reads a packed net, or folds a trained one, and says in words which net was read."""
     arrays = read_npz(model)
     with naming(model):
         if 'packed_version' in arrays:
@@ -105,12 +97,9 @@ def pack(model, out):
     print(title)
     print(summary(net))
     before, after = os.path.getsize(model), len(content)
+    factor, how = (before / after, 'smaller') if before >= after else (after / before, 'larger')
     print(f'{model}: {before:,} bytes')
-    factor = before / after
-    print(
-        f'{out}: {after:,} bytes, '
-        + (f'{factor:.1f} times smaller' if factor >= 1 else f'{1 / factor:.1f} times larger')
-    )
+    print(f'{out}: {after:,} bytes, {factor:.1f} times {how}')
     print(f'to use it: {use}')
 
 
@@ -118,16 +107,11 @@ def main(argv=None):
     parser = Parser(
         description='Packs a trained net: one bit per weight, integers instead of floats.'
     )
-    parser.add_argument(
-        'model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model'
-    )
-    parser.add_argument(
-        'out',
-        metavar='OUT',
-        type=path,
-        help='file to write: ONNX, C or a web page if its name ends in .onnx, .c or .html; '
-        'a packed model if it ends in .packed, .npz or without an ending',
-    )
+    add = parser.add_argument
+    add('model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model')
+    out = 'file to write: ONNX, C or a web page if its name ends in .onnx, .c or .html; a packed '
+    out += 'model if it ends in .packed or .npz, or has no ending'
+    add('out', metavar='OUT', type=path, help=out)
     args = parser.parse_args(argv)
     with errors_as_one_line():
         pack(args.model, args.out)

@@ -117,45 +117,42 @@ def to_c(net):
         str: The source: C99 that is C++11, too.
     """
     stages = list(xnor_layers(net))
-    buffer = max(layer.input_bits * layer.words for layer in stages)
+    buffer = max(layer['input_bits'] * layer['words'] for layer in stages)
     tables, code, bytes_ = [], [], 0
     for i, layer in enumerate(stages, 1):
-        tables.append(_table('uint64_t', f'W{i}', (f'0x{w:016x}u' for w in layer.W.ravel())))
-        bytes_ += layer.W.nbytes
+        tables.append(_table('uint64_t', f'W{i}', (f'0x{w:016x}u' for w in layer['W'].ravel())))
+        bytes_ += layer['W'].nbytes
         values = {
-            **layer._asdict(),
+            **layer,
             'i': i,
             'buffer': buffer,
             'n_in': net.n_in,
-            'size': layer.weight_bits * layer.words,
+            'size': layer['weight_bits'] * layer['words'],
             'x': 'ab'[(i - 1) % 2],
             'y': 'ab'[i % 2],
         }
-        if layer.T is None:
-            values['scale'] = _float(layer.scale)
+        if layer['T'] is None:
+            values['scale'] = _float(layer['scale'])
             code.append(LAST.format(**values))
             break
-        small = abs(layer.T.astype(numpy.int64)).max() < 2**15
-        T = layer.T.astype(numpy.int16 if small else numpy.int32)
+        small = abs(layer['T'].astype(numpy.int64)).max() < 2**15
+        T = layer['T'].astype(numpy.int16 if small else numpy.int32)
         tables.append(_table(f'{T.dtype}_t', f'T{i}', map(str, T.ravel()), 12))
         bytes_ += T.nbytes
         after = stages[i]
-        values.update(n=T.shape[1], bits=after.input_bits, next_words=after.words)
+        values.update(n=T.shape[1], bits=after['input_bits'], next_words=after['words'])
         code.append(HIDDEN.format(**values))
     for name, array in zip(AFFINE, net.affine):
         tables.append(_table('float', name.upper(), map(_float, array), 6))
         bytes_ += array.nbytes
-    accuracy = (
-        f' Accuracy on the test images: {net.accuracy:.4f}.' if net.accuracy is not None else ''
-    )
-    sizes = {'n_in': net.n_in, 'n_out': net.n_out}
+    sizes, accuracy = {'n_in': net.n_in, 'n_out': net.n_out}, net.accuracy
     head = HEAD.format(
         **sizes,
         title=net.title.capitalize(),
-        accuracy=accuracy,
+        accuracy='' if accuracy is None else f' Accuracy on the test images: {accuracy:.4f}.',
         last=net.n_out - 1,
         bytes=bytes_,
         stack=16 * buffer + 4 * net.n_out + 200,
     )
-    functions = FUNCTIONS.format(**sizes, buffer=buffer, words=stages[0].words)
+    functions = FUNCTIONS.format(**sizes, buffer=buffer, words=stages[0]['words'])
     return head + '\n'.join(tables) + '\n' + functions + ''.join(code)

@@ -24,18 +24,16 @@ def to_html(net, examples=()):
         examples (sequence): uint8 images to click on, of the size that the net takes.
 
     Returns:
-        str: The page: deploy/page.html with the net in it.
+        str: deploy/page.html with the net in it.
     """
     layers, size = [], 0
     for layer in xnor_layers(net):
-        fields = layer._asdict()
-        fields['words'] = 2 * layer.words  # of 32 bits
-        fields['W'] = _text(layer.W.astype('<u8'))
-        size += layer.W.nbytes
-        if layer.T is not None:
-            fields['T'] = _text(layer.T.astype('<i4'))
-            size += layer.T.nbytes
-        layers.append(fields)
+        layer['words'] *= 2  # of 32 bits
+        for name, dtype in ('W', '<u8'), ('T', '<i4'):
+            if layer[name] is not None:
+                size += layer[name].nbytes
+                layer[name] = _text(layer[name].astype(dtype))
+        layers.append(layer)
     content = {
         'words': net.title[0].upper() + net.title[1:],
         'bytes': size,

@@ -26,10 +26,10 @@ normalization and activation of a hidden layer have become thresholds: the level
 number of thresholds that its integer sum reaches. deploy/fold.py makes these arrays.
 """
 
+import collections
 from concurrent.futures import ThreadPoolExecutor
 import functools
 import os
-import typing
 
 import numpy
 
@@ -46,17 +46,13 @@ def _threads():
 
 
 def pack_bits(V, bits):
-    """Packs whole numbers of shape (M, K) into bit planes: uint8 of shape (bits, M, ceil(K /
-    8)).
-    """
+    """Packs whole numbers of shape (M, K) into bit planes: uint8, (bits, M, ceil(K / 8))."""
     planes = V >> numpy.arange(bits)[:, None, None] & 1
     return numpy.packbits(planes.astype(numpy.uint8), axis=2, bitorder='little')
 
 
 def unpack_bits(planes, n_in):
-    """Unpacks bit planes into whole numbers of shape (M, n_in): the inverse of
-    :func:`pack_bits`.
-    """
+    """Unpacks bit planes into int32 of shape (M, n_in): the inverse of :func:`pack_bits`."""
     V = numpy.zeros((planes.shape[1], n_in), numpy.int32)
     for p, plane in enumerate(planes):
         bits = numpy.unpackbits(plane, axis=1, count=n_in, bitorder='little')
@@ -64,7 +60,7 @@ def unpack_bits(planes, n_in):
     return V
 
 
-class Layer(typing.NamedTuple):
+class Layer(collections.namedtuple('Layer', 'planes T n_in input_bits')):
     """A layer of a packed net.
 
     Attributes:
@@ -73,11 +69,6 @@ class Layer(typing.NamedTuple):
         n_in (int): Number of inputs K.
         input_bits (int): Bits of an input; a pixel has 8.
     """
-
-    planes: numpy.ndarray
-    T: numpy.ndarray
-    n_in: int
-    input_bits: int
 
     @property
     def units(self):
@@ -161,49 +152,24 @@ class PackedNet:
         return self.layout[:2] if self.layout else (1, self.n_in)
 
 
-class XnorLayer(typing.NamedTuple):
-    """A layer as XNOR and popcount alone: what the writers of other formats need of it.
+def xnor_layers(net):
+    """The layers as XNOR and popcount alone, with what the writers of other formats need of them.
 
     A number of k bits stands for the sum of 2^p (2 bit_p - 1) over its planes p, so
 
     .. math:: S = greatest - 2 \\sum_{p, q} 2^{p + q} popcount(w_p \\oplus x_q)
 
-    is the sum of the products of weights and inputs.
-
-    Attributes:
-        units, n_in (int): Shape (M, K) of the weight.
-        weight_bits, input_bits (int): Bits of weights and inputs; a pixel has 8.
-        words (int): 64-bit words of a plane.
-        greatest (int): The sum of a unit that agrees with all inputs.
-        W (array): uint64 array of shape (M, weight_bits, words); the first input is the lowest
-            bit.
-        T (array): int32 array of shape (M, n): the level of a unit is the number of its thresholds
-            that S reaches. None for the last layer.
-        scale (float): What S is divided by in the last layer.
-    """
-
-    units: int
-    n_in: int
-    weight_bits: int
-    input_bits: int
-    words: int
-    greatest: int
-    W: numpy.ndarray
-    T: numpy.ndarray
-    scale: float
-
-
-def xnor_layers(net):
-    """The layers of a packed model, the first included, as XNOR and popcount.
-
-    A pixel P of 8 bits stands for 2 P - 255 here, so the sum of the first layer is twice that of
-    the pixels minus 255 times that of the weights; its thresholds follow.
+    is the sum of the products of weights and inputs. A pixel P stands for 2 P - 255 here, so the
+    sum of the first layer is twice that of the pixels minus 255 times that of the weights; its
+    thresholds follow.
 
     Args:
         net (PackedNet): The packed net.
 
     Yields:
-        XnorLayer: The layers, first to last.
+        dict: ``units`` and ``n_in``, ``weight_bits`` and ``input_bits``, ``words`` of 64 bits in a
+        plane, ``greatest``, ``W`` as a uint64 array of shape (M, weight_bits, words), thresholds
+        ``T`` of S, and the ``scale`` that S is divided by in the last layer, which has no ``T``.
     """
     for layer in net.layers:
         words, greatest = -(-layer.n_in // 64), layer.greatest
@@ -215,8 +181,19 @@ def xnor_layers(net):
             sums = layer.W.sum(axis=1, dtype=numpy.int64)[:, None]
             T = (2 * T.astype(numpy.int64) - 255 * sums).clip(-greatest - 1, greatest + 1)
             T = T.astype(numpy.int32)
-        shape = layer.units, layer.n_in, net.weight_bits, layer.input_bits
-        yield XnorLayer(*shape, words, greatest, W, T, float(net.scale))
+        names = (
+            'units',
+            'n_in',
+            'weight_bits',
+            'input_bits',
+            'words',
+            'greatest',
+            'W',
+            'T',
+            'scale',
+        )
+        shape = layer.units, layer.n_in, net.weight_bits, layer.input_bits, words
+        yield dict(zip(names, (*shape, greatest, W, T, float(net.scale))))
 
 
 def summary(net):
@@ -225,30 +202,18 @@ def summary(net):
     ``parameters`` are those that were trained (W, b, gamma and beta), ``bytes`` those of the
     packed arrays. A multiply-accumulate of the first layer takes an 8-bit pixel; the others are
     XNOR and popcount, once for each pair of a bit of the weight and a bit of the activation.
-
-    Args:
-        net (PackedNet): The packed net.
-
-    Returns:
-        str: A line for each layer between a line of headings and one of totals.
     """
-    rows = []
-    for i, (_, T, n_in, bits) in enumerate(net.layers, 1):
-        units, kind = net.layers[i - 1].units, 'integer' if i == 1 else 'XNOR'
+    lines = ['layer inputs  units parameters      bytes multiply-accumulates (bits of W x input)']
+    totals = numpy.zeros(3, int)
+    for i, layer in enumerate(net.layers, 1):
         size = sum(a.nbytes for name, a in net.arrays.items() if name.startswith(f'l{i}/'))
-        shape = f'l{i}', n_in, units
-        rows.append((*shape, (n_in + 3) * units, size, n_in * units, net.weight_bits, bits, kind))
-    parameters, size, products = (sum(row[k] for row in rows) for k in (3, 4, 5))
-    return '\n'.join(
-        [
-            'layer inputs  units parameters      bytes multiply-accumulates (bits of W x input)',
-            *(
-                '{:<5} {:>6} {:>6} {:>10,} {:>10,} {:>12,} ({} x {}, {})'.format(*row)
-                for row in rows
-            ),
-            f'total               {parameters:>10,} {size:>10,} {products:>12,}',
-        ]
-    )
+        shape = layer.n_in, layer.units
+        numbers = (layer.n_in + 3) * layer.units, size, layer.n_in * layer.units
+        how = net.weight_bits, layer.input_bits, 'integer' if i == 1 else 'XNOR'
+        row = '{:<5} {:>6} {:>6} {:>10,} {:>10,} {:>12,} ({} x {}, {})'
+        lines.append(row.format(f'l{i}', *shape, *numbers, *how))
+        totals += numbers
+    return '\n'.join([*lines, 'total               {:>10,} {:>10,} {:>12,}'.format(*totals)])
 
 
 class PackedMLP:
@@ -262,12 +227,9 @@ class PackedMLP:
     Args:
         net (PackedNet): The packed net.
 
-    Attributes:
-        net (PackedNet): The same.
-        kernels (str): Instruction sets that the kernels use, or None.
     """
 
-    kernels = None
+    kernels = None  # in words, the instruction sets of the CPU that they use
 
     def __init__(self, net):
         self.net = net
@@ -275,20 +237,13 @@ class PackedMLP:
 
     def prepare(self):
         """Stores the weights in the form that :meth:`chunk_logits` uses."""
-        exact = [
-            numpy.float32 if layer.greatest < 2**24 else numpy.float64 for layer in self.net.layers
-        ]
-        self.weights = [layer.W.astype(t).T for layer, t in zip(self.net.layers, exact)]
+        self.weights = []
+        for layer in self.net.layers:
+            exact = numpy.float32 if layer.greatest < 2**24 else numpy.float64
+            self.weights.append(layer.W.astype(exact).T)
 
     def logits(self, images):
-        """Computes the unnormalized log probabilities.
-
-        Args:
-            images (array): uint8 array of shape (n, rows, columns) or (n, n_in).
-
-        Returns:
-            array: float32 array of shape (n, n_out).
-        """
+        """The logits, float32 of shape (n, n_out), of n uint8 images of any shape."""
         images = images.reshape(len(images), self.net.n_in)
         if len(images) <= CHUNK:
             return self.chunk_logits(images)

@@ -42,23 +42,14 @@ def patiently(change, *paths):
 
 
 def check_output(path, mark):
-    """Refuses to replace a file that this program did not write as an output of the same kind.
+    """Refuses to replace a file that is not empty and is no earlier output of the same kind.
 
-    Args:
-        path (str): The file that will be written; links are followed.
-        mark (bytes): What stands in the first 256 bytes of every output of this kind.
-
-    Raises:
-        ValueError: If there is such a file, and it is not empty.
-        OSError: If the file cannot be read.
+    Every output of a kind has the same bytes, its mark, among its first 256.
     """
     if os.path.isfile(path) and os.path.getsize(path):
         with open(path, 'rb') as f:
             if mark not in f.read(256):
-                raise ValueError(
-                    f'{path}: an existing file that is not an earlier output of this kind; '
-                    'give another name'
-                )
+                raise ValueError(f'{path}: is no earlier output of this kind; give another name')
 
 
 @contextlib.contextmanager
@@ -84,10 +75,9 @@ def replacing(path, mark=None):
         check_output(path, mark)
     new = None
     try:
-        try:
+        mode = None
+        with contextlib.suppress(FileNotFoundError):
             mode = os.stat(path).st_mode
-        except FileNotFoundError:
-            mode = None
         if mode and not stat.S_ISREG(mode):
             with open(path, 'wb') as f:
                 yield f
@@ -95,9 +85,7 @@ def replacing(path, mark=None):
         target = os.path.realpath(path)
         folder, name = os.path.split(target)
         new = os.path.join(folder, f'.{name}.new')
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(new)
-        with open(new, 'xb') as f:  # "x" follows no link
+        with _create(new) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -112,6 +100,15 @@ def replacing(path, mark=None):
         if isinstance(e, OSError):
             raise OSError(e.errno, e.strerror, path) from e
         raise
+
+
+def _create(path):
+    """Opens a new file. What has its name is removed, not emptied: it may be a link."""
+    try:
+        return open(path, 'xb')
+    except FileExistsError:
+        os.remove(path)
+        return open(path, 'xb')
 
 
 @contextlib.contextmanager
@@ -236,8 +233,12 @@ def save_npz(path, target):
 
 
 def save_arrays(path, arrays):
-    """Saves a dict of arrays by name, as :func:`save_npz` does."""
-    content = npz(arrays)
+    """Saves a dict of arrays by name, as :func:`save_npz` does.
+
+    The members are sorted by name, as Chainer gives them in the order of a set: so equal arrays
+    make equal files.
+    """
+    content = npz(dict(sorted(arrays.items())))
     with replacing(path) as f:
         f.write(content)
 
@@ -289,12 +290,17 @@ def read_npz(path):
                 return {m.filename[: -len('.npy')]: _read_array(z, m) for m in members}
         except MemoryError:
             raise
-        except (
-            Exception
-        ) as e:  # An untrusted file can make zipfile, zlib and NumPy raise anything.
-            if getattr(e, 'errno', None) not in (None, errno.EINVAL):  # EINVAL: a false position
-                raise OSError(e.errno, e.strerror, path) from e
+        except Exception as e:  # An untrusted file makes zipfile, zlib and NumPy raise anything.
+            _raise_what_the_system_says(e, path)
             raise BadFile(f'{path}: damaged, or not a file that this program saved: {e}') from e
+
+
+def _raise_what_the_system_says(e, path):
+    """Raises the OSError behind an exception, if there is one: then the file may be sound."""
+    while e and not (isinstance(e, OSError) and e.errno not in (None, errno.EINVAL)):
+        e = e.__context__  # zipfile calls any file bad that it cannot read
+    if e:
+        raise OSError(e.errno, e.strerror, path) from e
 
 
 def _read_array(z, member):
@@ -312,7 +318,9 @@ def _read_array(z, member):
         size = member.file_size - f.tell()
         if math.prod(shape) * dtype.itemsize != size:
             raise ValueError(f'an array of shape {shape} in {size} bytes')
-        return numpy.frombuffer(f.read(), dtype).reshape(shape, order='F' if fortran else 'C')
+        # Without the size, zipfile would unpack as much as there is.
+        array = numpy.frombuffer(f.read(size), dtype).reshape(shape, order='F' if fortran else 'C')
+        return array.astype(dtype.newbyteorder('='), copy=False)
 
 
 class _Deserializer(chainer.Deserializer):

@@ -35,8 +35,8 @@ class Checked:
     def take(self, name, dtype, shape):
         """An array, which must have this type and shape; floats must be finite."""
         array = self.arrays.get(name, numpy.array(''))
-        is_so = array.dtype == dtype and array.shape == shape
-        self.check(is_so, f'{name} is missing, or of another type or shape')
+        good = array.dtype == dtype and array.shape == shape
+        self.check(good, f'{name} is missing, or of another type or shape')
         if array.dtype.kind == 'f' and not numpy.isfinite(array).all():
             raise ValueError(f'{name} is not finite everywhere')
         self.left.discard(name)
@@ -45,8 +45,8 @@ class Checked:
     def take_whole(self, name, values):
         """A whole number, which must be one of these values."""
         array = self.arrays.get(name, numpy.array(''))
-        is_so = array.shape == () and array.dtype.kind in 'iu' and int(array) in values
-        self.check(is_so, f'{name} is missing or impossible')
+        good = array.shape == () and array.dtype.kind in 'iu' and int(array) in values
+        self.check(good, f'{name} is missing or impossible')
         self.left.discard(name)
         return int(array)
 
@@ -54,34 +54,24 @@ class Checked:
         """The shapes of l1/W, l2/W and so on. There must be two, and none may be empty."""
         n_layers = sum(name.endswith('/W') for name in self.arrays)
         shapes = [numpy.shape(self.arrays.get(f'l{i}/W')) for i in range(1, n_layers + 1)]
-        are_so = n_layers > 1 and all(len(s) == n_axes and min(s) > 0 for s in shapes)
-        self.check(are_so, 'the weight of a layer is missing or empty')
+        good = n_layers > 1 and all(len(s) == n_axes and min(s) > 0 for s in shapes)
+        self.check(good, 'the weight of a layer is missing or empty')
         return shapes
 
     def take_layout(self, n_in):
-        """How the images look that the net was trained on.
+        """The layout of the images, which have n_in pixels.
 
-        Args:
-            n_in (int): Number of pixels. Without ``layout``, as in older models, the images are
-                square and otherwise like those of MNIST.
-
-        Returns:
-            ~pictures.layout.Layout: The layout; None if the pixels of an older model do not make
-            up a square.
+        Older models do not state it: their images are square and otherwise like those of MNIST.
+        It is None if the pixels do not make up a square.
         """
         if 'layout' not in self.arrays:
             side = math.isqrt(n_in)
             box = max(1, round(side * 20 / 28))
             return Layout(side, side, box, box) if side * side == n_in else None
         layout = Layout(*self.take('layout', numpy.int32, (6,)).tolist())
-        is_so = (
-            layout.rows > 0
-            and layout.rows * layout.columns == n_in
-            and 1 <= layout.height <= layout.rows
-            and 1 <= layout.width <= layout.columns
-            and {layout.dark, layout.transposed} <= {0, 1}
-        )
-        self.check(is_so, 'it states a layout of its images that cannot be')
+        rows, columns, height, width, *flags = layout
+        fits = rows * columns == n_in and 1 <= height <= rows and 1 <= width <= columns
+        self.check(fits and {*flags} <= {0, 1}, 'it states a layout of its images that cannot be')
         return layout
 
     def take_accuracy(self):
@@ -141,10 +131,8 @@ def title(sizes, weight_bits, activation_bits, addition=''):
     """A net in words: see :class:`SavedNet`."""
     bits = weight_bits, activation_bits
     kind = {(1, 1): 'binary', (32, 32): 'float'}.get(bits, 'quantized')
-    words = f'{kind} net {"-".join(map(str, sizes))}{addition}'
-    if kind == 'quantized':
-        words += ', W {} bits, activations {} bits'.format(*bits)
-    return words
+    end = ', W {} bits, activations {} bits'.format(*bits) if kind == 'quantized' else ''
+    return f'{kind} net {"-".join(map(str, sizes))}{addition}{end}'
 
 
 def describe_net(net):
@@ -165,15 +153,7 @@ def remember_accuracy(net, accuracy):
 
 
 def load(path, saved):
-    """Makes the net that a saved model holds.
-
-    Args:
-        path (str): The file, for messages.
-        saved (SavedNet): The model.
-
-    Returns:
-        ~net.MLP: The net, on the CPU.
-    """
+    """Makes the :class:`~net.MLP` that a :class:`SavedNet` holds, on the CPU."""
     sizes = *saved.sizes[:2], saved.sizes[-1], len(saved.sizes) - 2
     if saved.weight_bits == saved.activation_bits == 1:
         net = BinaryMLP(*sizes)
@@ -183,11 +163,9 @@ def load(path, saved):
         net = QuantizedMLP(*sizes, saved.weight_bits, saved.activation_bits)
     if 'pixel_scale' not in saved.arrays:
         net.pixel_scale = 255  # an older model
-    for name in 'signed_pixels', 'pixel_scale', 'layout', 'accuracy':
-        if name in saved.arrays:
-            array = saved.arrays[name]
-            whole = name in ('signed_pixels', 'pixel_scale')
-            net.add_persistent(name, array.item() if whole else array.copy())
+    for name in {'signed_pixels', 'pixel_scale', 'layout', 'accuracy'} & set(saved.arrays):
+        array = saved.arrays[name]
+        net.add_persistent(name, array.item() if 'pixel' in name else array.copy())
     restore(path, saved.arrays, net)
     return net
 

@@ -35,18 +35,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: {message}\n')
 
 
-def number(low, high):
+def number(low, high, kind=int):
     """Argument type: a whole number from low to high."""
+    words = 'a whole number' if kind is int else 'a number'
 
     def convert(text):
         try:
-            value = int(text)
+            value = kind(text)
         except ValueError:
-            value = low - 1
+            value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(
-                f'must be a whole number from {low} to {high}, not {text!r}'
-            )
+            raise argparse.ArgumentTypeError(f'must be {words} from {low} to {high}, not {text!r}')
         return value
 
     return convert
@@ -54,25 +53,13 @@ def number(low, high):
 
 def real(low, high):
     """Argument type: a number from low to high."""
-
-    def convert(text):
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(
-                f'must be a number from {low} to {high}, not {text!r}'
-            )
-        return value
-
-    return convert
+    return number(low, high, float)
 
 
 def path(text):
-    """Argument type: the name of a file or folder; ``~`` is the home folder, as in a shell."""
+    """Argument type: a path; ``~`` is the user's folder, also in ``--out=~/x``."""
     if not text:
-        raise argparse.ArgumentTypeError("must be the name of a file or folder, not ''")
+        raise argparse.ArgumentTypeError("must be a path, not ''")
     return os.path.expanduser(text)
 
 
