@@ -37,11 +37,11 @@ def read(model):
 # Each writer returns the content of a file, and how to use it.
 
 
-def to_packed(net, out):
+def as_packed(net, out):
     return npz(net.arrays), f'./inference.py {out} [PICTURE ...]'
 
 
-def to_onnx(net, out):
+def as_onnx(net, out):
     try:
         from deploy.onnx_graph import to_onnx
     except ImportError as e:
@@ -53,13 +53,13 @@ def to_onnx(net, out):
     )
 
 
-def to_c(net, out):
+def as_c(net, out):
     from deploy.c_source import to_c
 
     return to_c(net).encode(), f'cc -std=c99 -O2 -c {out}, and call net_classify(pixels)'
 
 
-def to_html(net, out):
+def as_html(net, out):
     from deploy.html_page import to_html
 
     images, labels = read_test_set(MNIST)
@@ -69,14 +69,14 @@ def to_html(net, out):
 
 
 # By the ending of the name: the writer, and what stands in the first bytes of each such file.
-PACKED = to_packed, b'packed_version.npy'
+PACKED = as_packed, b'packed_version.npy'
 FORMATS = {
     '': PACKED,
     '.packed': PACKED,
     '.npz': PACKED,
-    '.onnx': (to_onnx, b'\x06pixels\n\x02c0\x12\tReshape_0'),
-    '.c': (to_c, b'/* A packed '),
-    '.html': (to_html, b'<title>Draw a digit</title>\n<style>\n  :root {'),
+    '.onnx': (as_onnx, b'\x06pixels\n\x02c0\x12\tReshape_0'),
+    '.c': (as_c, b'/* A packed '),
+    '.html': (as_html, b'<title>Draw a digit</title>\n<style>\n  :root {'),
 }
 
 
@@ -89,7 +89,7 @@ def pack(model, out):
         )
     write, mark = FORMATS[ending]
     net, title = read(model)
-    if write is to_packed and title == net.title:
+    if write is as_packed and title == net.title:
         raise ValueError(f'{model}: this model is packed already')
     content, use = write(net, out)
     with replacing(out, mark) as f:

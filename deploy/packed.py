@@ -120,9 +120,7 @@ class PackedNet:
         self.arrays, checked = arrays, Checked(arrays, 'a valid packed model')
         version = checked.take_whole('packed_version', range(1, 10**6))
         if version != VERSION:
-            raise ValueError(
-                f'a packed model of version {version}; this program reads version {VERSION}'
-            )
+            raise ValueError(f'a packed model of version {version}, and {VERSION} is read here')
         self.n_in = n_in = checked.take_whole('n_in', range(1, 2**24 + 1))
         self.activation_bits = checked.take_whole('activation_bits', range(1, 9))
         n = 2**self.activation_bits - 1
@@ -136,8 +134,7 @@ class PackedNet:
             T = None if last else checked.take(f'l{i}/T', numpy.int32, (units, n))
             checked.check(last or (T[:, 1:] >= T[:, :-1]).all(), f'l{i}/T does not ascend')
             self.layers.append(Layer(W, T, n_in, self.activation_bits if i > 1 else 8))
-            exceeds = self.layers[-1].greatest >= 2**31
-            checked.check(not exceeds, f'l{i}/W: its sums exceed 32 bits')
+            checked.check(self.layers[-1].greatest < 2**31, f'l{i}/W: its sums exceed 32 bits')
             n_in = units
         self.n_out, self.scale = n_in, self.layers[0].n * n
         self.affine = [checked.take(f'l{i}/{name}', numpy.float32, (n_in,)) for name in AFFINE]
@@ -207,11 +204,10 @@ def summary(net):
     totals = numpy.zeros(3, int)
     for i, layer in enumerate(net.layers, 1):
         size = sum(a.nbytes for name, a in net.arrays.items() if name.startswith(f'l{i}/'))
-        shape = layer.n_in, layer.units
         numbers = (layer.n_in + 3) * layer.units, size, layer.n_in * layer.units
         how = net.weight_bits, layer.input_bits, 'integer' if i == 1 else 'XNOR'
         row = '{:<5} {:>6} {:>6} {:>10,} {:>10,} {:>12,} ({} x {}, {})'
-        lines.append(row.format(f'l{i}', *shape, *numbers, *how))
+        lines.append(row.format(f'l{i}', layer.n_in, layer.units, *numbers, *how))
         totals += numbers
     return '\n'.join([*lines, 'total               {:>10,} {:>10,} {:>12,}'.format(*totals)])
 

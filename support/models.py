@@ -121,7 +121,7 @@ class SavedNet:
         for name, values in ('signed_pixels', (0, 1)), ('pixel_scale', (255, SCALE)):
             if name in arrays:
                 checked.take_whole(name, values)
-        self.layout = checked.take_layout(self.sizes[0])
+        self.layout = checked.take_layout(self.n_in)
         checked.take_accuracy()
         signed = ' of signed pixels' if arrays.get('signed_pixels', 0) else ''
         self.title = 'a ' + title(self.sizes, self.weight_bits, self.activation_bits, signed)
@@ -136,7 +136,7 @@ def title(sizes, weight_bits, activation_bits, addition=''):
 
 
 def describe_net(net):
-    """Says in words which net this is, as the ``title`` of a :class:`SavedNet`."""
+    """The ``title`` of the :class:`SavedNet` that a net would be."""
     return SavedNet(arrays_of(net)).title
 
 

@@ -99,9 +99,7 @@ def report_problem(problem):
             message of the system.
     """
     if isinstance(problem, OSError) and problem.strerror:
-        problem = (
-            f'{problem.filename}: {problem.strerror}' if problem.filename else problem.strerror
-        )
+        problem = ': '.join(map(str, filter(None, (problem.filename, problem.strerror))))
     problem = str(problem) or 'there is not enough memory'  # MemoryError may be without words
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
 
