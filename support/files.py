@@ -42,11 +42,11 @@ def patiently(change, *paths):
 
 
 def check_output(path, mark):
-    """Refuses to replace a file that is not empty and is no earlier output of the same kind.
+    """Refuses to replace a regular file that is no earlier output of the same kind.
 
     Every output of a kind has the same bytes, its mark, among its first 256.
     """
-    if os.path.isfile(path) and os.path.getsize(path):
+    if os.path.isfile(path):
         with open(path, 'rb') as f:
             if mark not in f.read(256):
                 raise ValueError(f'{path}: is no earlier output of this kind; give another name')
