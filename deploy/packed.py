@@ -201,7 +201,7 @@ def summary(net):
     XNOR and popcount, once for each pair of a bit of the weight and a bit of the activation.
     """
     lines = ['layer inputs  units parameters      bytes multiply-accumulates (bits of W x input)']
-    totals = numpy.zeros(3, int)
+    totals = numpy.zeros(3, numpy.int64)
     for i, layer in enumerate(net.layers, 1):
         size = sum(a.nbytes for name, a in net.arrays.items() if name.startswith(f'l{i}/'))
         numbers = (layer.n_in + 3) * layer.units, size, layer.n_in * layer.units
