@@ -276,7 +276,7 @@ def read_npz(path):
         BadFile: If the file is damaged or not an npz file.
         OSError: If it cannot be read.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if not (os.path.isdir(path) or stat.S_ISREG(os.stat(path).st_mode)):
         raise BadFile(f'{path}: not a regular file')
     with open(path, 'rb') as f:
         try:

@@ -260,7 +260,7 @@ def test_two_members_of_one_name(tmp_path):
 @posix
 def test_only_regular_files_are_read(tmp_path):
     os.mkfifo(tmp_path / 'fifo')
-    for path in '/dev/zero', str(tmp_path), str(tmp_path / 'fifo'):
+    for path in '/dev/zero', str(tmp_path / 'fifo'):
         with pytest.raises(ValueError, match=f'^{path}: not a regular file$'):
             read_npz(path)
 
