@@ -1,6 +1,6 @@
 """MNIST: IDX files to arrays, and arrays to minibatches."""
 
-import glob
+import fnmatch
 import gzip
 import math
 import os
@@ -72,13 +72,15 @@ def read_idx(path, ndim):
 
 def _find(folder, sets, kind):
     """The only file of its kind in the folder; an uncompressed one precedes one with .gz."""
+    there = [name for name in os.listdir(folder) if not name.startswith('.')]
     for ending in '-ubyte', '-ubyte.gz':
         found = []
         for name in sets:
             # Some copies have a dot before "idx", some archives a folder around each file.
             pattern = f'*{name}-{kind.replace("-", "[-.]")}{ending}'
-            for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
-                inner = os.path.join(path, os.path.basename(path))
+            for match in fnmatch.filter(there, pattern):
+                path = os.path.join(folder, match)
+                inner = os.path.join(path, match)
                 found.append(inner if os.path.isfile(inner) else path)
         if len(found) > 1:
             names = ', '.join(sorted(map(os.path.basename, found)))

@@ -7,7 +7,10 @@
 ./inference.py result/mlp.packed pictures/ --show seen.png   # and draws what the net saw
 """
 
+import support.begin  # before what takes a second  # noqa: F401
+
 import math
+import os
 import sys
 import time
 
@@ -16,7 +19,7 @@ import numpy
 
 import fast
 from data import MNIST, to_input
-from deploy import packed
+from deploy.packed import PackedMLP, PackedNet
 from support import models
 from pictures.folders import read_test_data
 from support.program import (
@@ -24,9 +27,14 @@ from support.program import (
     errors_as_one_line,
     get_device,
     number,
+    path,
     report_problem,
 )
-from support.files import BadFile, read_npz, replacing
+from support.files import check_output, naming, read_npz, replacing
+
+# The program's name in a picture that it draws, and what that makes of the picture's first bytes.
+SOFTWARE = 'inference.py of BinaryNet on Chainer'
+MARK = b'Software\0' + SOFTWARE.encode()
 
 
 class Unpacked:
@@ -34,12 +42,11 @@ class Unpacked:
 
     kernels = None
 
-    def __init__(self, path, arrays, device):
-        self.net = models.load(path, arrays)
-        self.n_in = self.net.l1.W.shape[1]
+    def __init__(self, net, device):
+        self.net = net
         self.device = device
         device.use()
-        self.net.to_device(device)
+        net.to_device(device)
 
     def logits(self, images):
         with chainer.using_config('train', False), chainer.no_backprop_mode():
@@ -55,41 +62,42 @@ class Unpacked:
             )
 
 
-def load(path, gpu):
-    """Loads a trained or packed net, and says in words which it is.
+def load(file, gpu):
+    """Loads a trained or packed net.
 
     Returns:
-        tuple: The model, with the ``layout`` of the images that it takes, and the words.
+        tuple: What computes it, and the :class:`~support.models.SavedNet` or
+        :class:`~deploy.packed.PackedNet` that it computes.
 
     Raises:
         ValueError: If it is not such a file; the message names it.
         OSError: If it cannot be opened.
     """
     device = get_device(gpu)
-    arrays = read_npz(path)
-    try:
-        model, words = _load(path, arrays, gpu, device)
-        model.layout = models.layout_of(arrays, model.n_in)
-    except ValueError as e:
-        raise e if isinstance(e, BadFile) else ValueError(f'{path}: {e}') from e
-    return model, words
-
-
-def _load(path, arrays, gpu, device):
-    if 'packed_version' not in arrays:
-        return Unpacked(path, arrays, device), models.describe(arrays)
-    if gpu >= 0:
-        raise ValueError(f'a packed model runs on the CPU, without --gpu {gpu}')
-    words = packed.describe(arrays)
+    arrays = read_npz(file)
+    with naming(file):
+        if 'packed_version' not in arrays:
+            saved = models.SavedNet(arrays)
+            return Unpacked(models.load(file, saved), device), saved
+        if gpu >= 0:
+            raise ValueError(f'a packed model runs on the CPU, without --gpu {gpu}')
+        net = PackedNet(arrays)
     if fast.missing:
         print(f'# Numba is unavailable, so NumPy computes, many times slower: {fast.missing}')
-        return packed.PackedMLP(arrays), words
+        return PackedMLP(net), net
     from deploy.xnor import XnorMLP
 
-    return XnorMLP(arrays), words
+    return XnorMLP(net), net
 
 
-def draw_mistakes(path, images, labels, predicted):
+def check_picture(out):
+    """Refuses the name of a picture to draw, early, where :func:`replacing` would refuse it."""
+    if os.path.splitext(out)[1].lower() not in ('.png', ''):
+        raise ValueError(f'{out}: a picture is drawn as PNG; give it a name that ends in .png')
+    check_output(out, MARK)
+
+
+def draw_mistakes(out, images, labels, predicted):
     """Draws the misclassified images, each with its label and the predicted class."""
     try:
         from matplotlib.figure import Figure
@@ -112,18 +120,15 @@ def draw_mistakes(path, images, labels, predicted):
         classes = f'{labels[i]} → {predicted[i]}'
         axes.text(left + width / 2, top - 1, classes, fontsize=8, ha='center', va='bottom')
     axes.imshow(page, cmap='gray_r', vmin=0, vmax=255, aspect='auto')
-    kind = path.rsplit('.', 1)[-1].lower()
-    with replacing(path) as f:
-        figure.savefig(
-            f, dpi=100, format=kind if kind in figure.canvas.get_supported_filetypes() else 'png'
-        )
+    with replacing(out, MARK) as f:
+        figure.savefig(f, dpi=100, format='png', metadata={'Software': SOFTWARE})
 
 
-def evaluate(model, folder, mistakes):
+def evaluate(model, n_in, folder, mistakes):
     images, labels = read_test_data(folder)
-    if images[0].size != model.n_in:
+    if images[0].size != n_in:
         raise ValueError(
-            f'{folder}: its images have {images[0].size} pixels, but the net takes {model.n_in}'
+            f'{folder}: its images have {images[0].size} pixels, but the net takes {n_in}'
         )
     model.logits(images[:300])  # Numba compiles at the first call
     start = time.perf_counter()
@@ -137,28 +142,31 @@ def evaluate(model, folder, mistakes):
         draw_mistakes(mistakes, images, labels, predicted)
 
 
-def classify(model, paths, show):
+def classify(model, net, paths, show):
     """Prints what each picture shows. A bad picture is reported, and the others are read."""
     try:
+        from PIL.PngImagePlugin import PngInfo
         from pictures.digits import draw_answers, find_pictures, read_digits
     except ImportError as e:
         raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
-    if not model.layout:
-        raise ValueError(f'the net takes {model.n_in} pixels, which do not make up a square')
+    if not net.layout:
+        raise ValueError(f'the net takes {net.n_in} pixels, which do not make up a square')
     shown, failed = [], False
-    for path in find_pictures(paths):
+    for picture in find_pictures(paths):
         try:
-            images = read_digits(path, model.layout)
+            images = read_digits(picture, net.layout)
         except (OSError, ValueError) as e:
             report_problem(e)
             failed = True
             continue
         answer = ' '.join(describe_answers(model.logits(images)))
-        print(f'{path}: {answer}', flush=True)
-        shown.append((path, images, answer))
+        print(f'{picture}: {answer}', flush=True)
+        shown.append((picture, images, answer))
     if show:
-        with replacing(show) as f:
-            draw_answers(shown).save(f, format='PNG')
+        info = PngInfo()
+        info.add_text('Software', SOFTWARE)
+        with replacing(show, MARK) as f:
+            draw_answers(shown).save(f, format='PNG', pnginfo=info)
     if failed:
         sys.exit(2)
 
@@ -186,38 +194,18 @@ def main(argv=None):
     parser = Parser(
         description='Classifies pictures of digits, or the test images, with a trained net.'
     )
-    parser.add_argument(
-        'model', metavar='MODEL', help='mlp.model of a training, or a packed model'
-    )
-    parser.add_argument(
-        'images',
-        metavar='IMAGE',
-        nargs='*',
-        help='PNG or JPEG file of a digit or a row of them, or a folder of such files; without '
-        'it, the test images',
-    )
-    parser.add_argument(
-        '--data',
-        metavar='DIR',
-        default=MNIST,
-        help='folder with the data set whose test images to classify (default: MNIST)',
-    )
-    parser.add_argument(
-        '--gpu',
-        '-g',
-        type=number(-1, 999),
-        metavar='ID',
-        default=-1,
-        help='CUDA device for a model that is not packed (default: -1, the CPU)',
-    )
-    parser.add_argument(
-        '--mistakes', metavar='FILE.png', help='draw the test images that the net gets wrong'
-    )
-    parser.add_argument(
-        '--show',
-        metavar='FILE.png',
-        help='draw each IMAGE, what the net saw of it, and the answer',
-    )
+    add = parser.add_argument
+    add('model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model')
+    image = 'PNG or JPEG file of a digit or a row of them, or a folder of such files; without it, '
+    add('images', metavar='IMAGE', nargs='*', type=path, help=image + 'the test images')
+    data = 'folder with the data set whose test images to classify (default: MNIST)'
+    add('--data', metavar='DIR', default=MNIST, type=path, help=data)
+    gpu = 'CUDA device for a model that is not packed (default: -1, the CPU)'
+    add('--gpu', '-g', type=number(-1, 999), metavar='ID', default=-1, help=gpu)
+    mistakes = 'draw the test images that the net gets wrong'
+    add('--mistakes', metavar='FILE.png', type=path, help=mistakes)
+    show = 'draw each IMAGE, what the net saw of it, and the answer'
+    add('--show', metavar='FILE.png', type=path, help=show)
     args = parser.parse_intermixed_args(argv)
     if args.images and args.mistakes:
         parser.error('argument --mistakes: applies to the test images; omit IMAGE')
@@ -225,14 +213,16 @@ def main(argv=None):
         parser.error('argument --show: draws pictures; give an IMAGE')
 
     with errors_as_one_line():
-        model, words = load(args.model, args.gpu)
-        print(f'# {words}')
+        if args.show or args.mistakes:
+            check_picture(args.show or args.mistakes)
+        model, net = load(args.model, args.gpu)
+        print(f'# {net.title}')
         if model.kernels:
             print(f'# kernels: {model.kernels}', flush=True)
         if args.images:
-            classify(model, args.images, args.show)
+            classify(model, net, args.images, args.show)
         else:
-            evaluate(model, args.data, args.mistakes)
+            evaluate(model, net.n_in, args.data, args.mistakes)
 
 
 if __name__ == '__main__':

@@ -11,106 +11,95 @@ float net's own functions, so the packed net gives the same answers. The other f
 same integers; they can also be made from a packed net. docs/deploy.md has sizes and speeds.
 """
 
+import support.begin  # before what takes a second  # noqa: F401
+
 import os
 
 from data import MNIST, read_test_set
-from deploy import packed
 from deploy.fold import fold
-from pictures.layout import Layout
-from support import models
-from support.program import Parser, errors_as_one_line
-from support.files import read_npz, replacing, save_arrays
+from deploy.packed import PackedNet, summary
+from support.files import naming, npz, read_npz, replacing
+from support.models import SavedNet, load
+from support.program import Parser, errors_as_one_line, path
 
 
-def read(path, out):
-    """Reads a packed net, or a trained one and folds it.
-
-    Returns:
-        tuple: The arrays of a packed model, by name, and in words which net was read.
-
-    Raises:
-        ValueError: If it is no such file, or cannot be packed; the message names it.
-        OSError: If it cannot be opened.
-    """
-    if os.path.exists(out) and os.path.samefile(path, out):
-        raise ValueError(f'{out}: this is the model itself; give another name')
-    arrays = read_npz(path)
-    try:
+def read(model):
+    """Reads a packed net, or folds a trained one, and says in words which net was read."""
+    arrays = read_npz(model)
+    with naming(model):
         if 'packed_version' in arrays:
-            words = packed.describe(arrays)
-            if writer(out) is write_packed:
-                raise ValueError('this model is packed already')
-        else:
-            words = models.describe(arrays)
-            arrays = fold(models.load(path, arrays))
-    except ValueError as e:
-        raise ValueError(e if str(e).startswith(path) else f'{path}: {e}') from e
-    return arrays, words
+            net = PackedNet(arrays)
+            return net, net.title
+        saved = SavedNet(arrays)
+        return fold(load(model, saved)), saved.title
 
 
-def write_packed(arrays, out):
-    save_arrays(out, arrays)
-    return f'./inference.py {out} [PICTURE ...]'
+# Each writer returns the content of a file, and how to use it.
 
 
-def write_onnx(arrays, out):
+def as_packed(net, out):
+    return npz(net.arrays), f'./inference.py {out} [PICTURE ...]'
+
+
+def as_onnx(net, out):
     try:
         from deploy.onnx_graph import to_onnx
     except ImportError as e:
         raise ValueError(f'{out}: needs the package onnx (pip install onnx): {e}') from e
-    layout = layout_of(arrays)
-    with replacing(out) as f:
-        f.write(to_onnx(arrays, layout.rows, layout.columns))
-    return (
+    rows, columns = net.image_shape
+    return to_onnx(net), (
         f"onnxruntime.InferenceSession({out!r}).run(None, {{'pixels': images}}) gives logits and "
-        f'classes of uint8 images of shape (n, {layout.rows}, {layout.columns})'
+        f'classes of uint8 images of shape (n, {rows}, {columns})'
     )
 
 
-def write_c(arrays, out):
+def as_c(net, out):
     from deploy.c_source import to_c
 
-    with replacing(out) as f:
-        f.write(to_c(arrays).encode())
-    return f'cc -std=c99 -O2 -c {out}, and call net_classify(pixels)'
+    return to_c(net).encode(), f'cc -std=c99 -O2 -c {out}, and call net_classify(pixels)'
 
 
-def write_html(arrays, out):
+def as_html(net, out):
     from deploy.html_page import to_html
 
-    layout, examples = layout_of(arrays), []
     images, labels = read_test_set(MNIST)
-    if images.shape[1:] == layout[:2]:
-        examples = [images[(labels == k).argmax()] for k in range(10)]
-    with replacing(out) as f:
-        f.write(to_html(arrays, layout, examples).encode())
-    return f'open {out} in a browser'
+    digits = range(10) if images.shape[1:] == net.image_shape else ()
+    examples = [images[(labels == k).argmax()] for k in digits]
+    return to_html(net, examples).encode(), f'open {out} in a browser'
 
 
-def layout_of(arrays):
-    n_in = int(arrays['n_in'])
-    return models.layout_of(arrays, n_in) or Layout(1, n_in, 1, n_in)
-
-
-WRITERS = {'.onnx': write_onnx, '.c': write_c, '.html': write_html}
-
-
-def writer(out):
-    return WRITERS.get(os.path.splitext(out)[1].lower(), write_packed)
+# By the ending of the name: the writer, and what stands in the first bytes of each such file.
+PACKED = as_packed, b'packed_version.npy'
+FORMATS = {
+    '': PACKED,
+    '.packed': PACKED,
+    '.npz': PACKED,
+    '.onnx': (as_onnx, b'\x06pixels\n\x02c0\x12\tReshape_0'),
+    '.c': (as_c, b'/* A packed '),
+    '.html': (as_html, b'<title>Draw a digit</title>\n<style>\n  :root {'),
+}
 
 
 def pack(model, out):
-    arrays, words = read(model, out)
-    use = writer(out)(arrays, out)
-    print(words)
-    print(packed.summary(arrays))
-    before, after = os.path.getsize(model), os.path.getsize(out)
+    ending = os.path.splitext(out)[1].lower()
+    if ending not in FORMATS:
+        endings = ', '.join(filter(None, FORMATS))
+        raise ValueError(
+            f'{out}: no format has the ending {ending}; use one of {endings}, or none'
+        )
+    write, mark = FORMATS[ending]
+    net, title = read(model)
+    if write is as_packed and title == net.title:
+        raise ValueError(f'{model}: this model is packed already')
+    content, use = write(net, out)
+    with replacing(out, mark) as f:
+        f.write(content)
+    print(title)
+    print(summary(net))
+    before, after = os.path.getsize(model), len(content)
+    factor, how = (before / after, 'smaller') if before >= after else (after / before, 'larger')
     print(f'{model}: {before:,} bytes')
-    factor = before / after
-    print(
-        f'{out}: {after:,} bytes, '
-        + (f'{factor:.1f} times smaller' if factor >= 1 else f'{1 / factor:.1f} times larger')
-    )
+    print(f'{out}: {after:,} bytes, {factor:.1f} times {how}')
     print(f'to use it: {use}')
 
 
@@ -118,15 +107,11 @@ def main(argv=None):
     parser = Parser(
         description='Packs a trained net: one bit per weight, integers instead of floats.'
     )
-    parser.add_argument(
-        'model', metavar='MODEL', help='mlp.model of a training, or a packed model'
-    )
-    parser.add_argument(
-        'out',
-        metavar='OUT',
-        help='file to write: ONNX, C or a web page if its name ends in .onnx, .c or .html; '
-        'otherwise a packed model',
-    )
+    add = parser.add_argument
+    add('model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model')
+    out = 'file to write: ONNX, C or a web page if its name ends in .onnx, .c or .html; a packed '
+    out += 'model if it ends in .packed or .npz, or has no ending'
+    add('out', metavar='OUT', type=path, help=out)
     args = parser.parse_args(argv)
     with errors_as_one_line():
         pack(args.model, args.out)

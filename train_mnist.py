@@ -10,6 +10,8 @@
 README.md has the results of these commands, results/ the logs behind them.
 """
 
+import support.begin  # before what takes a second  # noqa: F401
+
 import os
 import sys
 

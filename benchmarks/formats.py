@@ -38,10 +38,10 @@ def microseconds(classify, images):
 
 def main(path):
     images, labels = read_test_set(MNIST)
-    model, words = load(path, -1)
+    model, about = load(path, -1)
     logits = model.logits(images)
     expected = logits.argmax(axis=1)
-    print(f'{cpu(None)}; {words}; onnxruntime {onnxruntime.__version__}\n')
+    print(f'{cpu(None)}; {about.title}; onnxruntime {onnxruntime.__version__}\n')
     print('| format | bytes | µs for a single image | classes that differ |\n|---|---|---|---|')
     time = microseconds(lambda image: model.logits(image[None]), images)
     print(f'| .packed | {os.path.getsize(path):,} | {time:.1f} | 0 |')

@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from data import MNIST, read_test_set
-from deploy.packed import CHUNK
+from deploy.packed import CHUNK, PackedNet
 from deploy.xnor import XnorMLP
 from support.files import read_npz
 
@@ -30,7 +30,7 @@ def timed(function, spent, i):
 
 images = read_test_set(MNIST)[0].reshape(10000, -1)
 for path in sys.argv[1:]:
-    net = XnorMLP(read_npz(path))
+    net = XnorMLP(PackedNet(read_npz(path)))
     net.chunk_logits(images[:CHUNK])  # compiles
     spent = [0.0] * len(net.layers)
     net.layers = [(timed(f, spent, i), arguments) for i, (f, arguments) in enumerate(net.layers)]

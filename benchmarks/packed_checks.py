@@ -24,13 +24,13 @@ from support.files import read_npz
 
 def count(path):
     """One row of the table."""
-    arrays = read_npz(path)
-    net = models.load(path, arrays)
+    saved = models.SavedNet(read_npz(path))
+    net = models.load(path, saved)
     packed = fold(net)
     plain, fast = PackedMLP(packed), XnorMLP(packed)
     images = read_mnist(MNIST)[2]
     pixels = images.reshape(len(images), -1)
-    logits, n = [], plain.activation_levels
+    logits, n = [], 2**packed.activation_bits - 1
     differ = units = 0
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         for start in range(0, len(images), 1000):
@@ -39,10 +39,10 @@ def count(path):
                 to_input(images[start : start + 1000], net.pixel_scale),
             )
             h = 2 * h - 1 if net.signed_pixels else h
-            for i, (W, T) in enumerate(zip(plain.weights, plain.thresholds), 1):
+            for i, (W, layer) in enumerate(zip(plain.weights[:-1], packed.layers), 1):
                 h = net.activation(net[f'bn{i}'](net[f'l{i}'](h))).array
                 S = x.astype(W.dtype) @ W
-                V = sum((S >= t).astype(int) for t in T.T)
+                V = sum((S >= t).astype(int) for t in layer.T.T)
                 # Both nets get the float net's activations as inputs of the next layer.
                 x = numpy.rint(h * n).astype(int)
                 differ += (2 * V - n != x).sum()
@@ -51,7 +51,7 @@ def count(path):
     classes = numpy.concatenate(logits).argmax(axis=1)
     same = (classes != fast.logits(images).argmax(axis=1)).sum()
     print(
-        f'| {models.describe(arrays)[2:]} | {same} of {len(images):,} | {differ:,} of {units:,} |',
+        f'| {saved.title[2:]} | {same} of {len(images):,} | {differ:,} of {units:,} |',
         flush=True,
     )
 

@@ -2,10 +2,10 @@
 
 import numpy
 
-from deploy.packed import AFFINE, describe, xnor_layers
+from deploy.packed import AFFINE, xnor_layers
 
 HEAD = """\
-/* {words}.{accuracy}
+/* {title}.{accuracy}
  *
  *     int net_classify(const uint8_t pixels[{n_in}]);
  *     void net_logits(const uint8_t pixels[{n_in}], float logits[{n_out}]);
@@ -65,7 +65,7 @@ HIDDEN = """
         int32_t sum = net_sum(W{i} + m * {size}, {weight_bits}, {x}, {input_bits}, {words},
                               {greatest});
         unsigned level = 0;
-        while (level < {levels} && sum >= T{i}[m * {levels} + (int)level])
+        while (level < {n} && sum >= T{i}[m * {n} + (int)level])
             level++;
         for (int q = 0; q < {bits}; q++)
             {y}[q * {next_words} + m / 64] |= (uint64_t)(level >> q & 1) << m % 64;
@@ -107,55 +107,52 @@ def _float(value):
     return text + ('f' if set('.e') & set(text) else '.0f')
 
 
-def to_c(arrays):
+def to_c(net):
     """Writes a packed net as C.
 
     Args:
-        arrays (dict): The arrays of a packed model, by name.
+        net (~deploy.packed.PackedNet): The packed net.
 
     Returns:
         str: C99 source that is also valid C++11.
     """
-    words, stages = describe(arrays), list(xnor_layers(arrays))
-    n_in, n_out = int(arrays['n_in']), stages[-1].units
-    buffer = max(layer.input_bits * layer.words for layer in stages)
+    stages = list(xnor_layers(net))
+    buffer = max(layer['input_bits'] * layer['words'] for layer in stages)
     tables, code, bytes_ = [], [], 0
     for i, layer in enumerate(stages, 1):
-        tables.append(_table('uint64_t', f'W{i}', (f'0x{w:016x}u' for w in layer.W.ravel())))
-        bytes_ += layer.W.nbytes
+        tables.append(_table('uint64_t', f'W{i}', (f'0x{w:016x}u' for w in layer['W'].ravel())))
+        bytes_ += layer['W'].nbytes
         values = {
-            **layer._asdict(),
+            **layer,
             'i': i,
             'buffer': buffer,
-            'n_in': n_in,
-            'size': layer.weight_bits * layer.words,
+            'n_in': net.n_in,
+            'size': layer['weight_bits'] * layer['words'],
             'x': 'ab'[(i - 1) % 2],
             'y': 'ab'[i % 2],
         }
-        if layer.T is None:
-            values['scale'] = _float(layer.scale)
+        if layer['T'] is None:
+            values['scale'] = _float(layer['scale'])
             code.append(LAST.format(**values))
             break
-        small = abs(layer.T.astype(numpy.int64)).max() < 2**15
-        T = layer.T.astype(numpy.int16 if small else numpy.int32)
+        small = abs(layer['T'].astype(numpy.int64)).max() < 2**15
+        T = layer['T'].astype(numpy.int16 if small else numpy.int32)
         tables.append(_table(f'{T.dtype}_t', f'T{i}', map(str, T.ravel()), 12))
         bytes_ += T.nbytes
         after = stages[i]
-        values.update(levels=T.shape[1], bits=after.input_bits, next_words=after.words)
+        values.update(n=T.shape[1], bits=after['input_bits'], next_words=after['words'])
         code.append(HIDDEN.format(**values))
-    for name in AFFINE:
-        array = arrays[f'l{len(stages)}/{name}']
+    for name, array in zip(AFFINE, net.affine):
         tables.append(_table('float', name.upper(), map(_float, array), 6))
         bytes_ += array.nbytes
-    accuracy = arrays.get('accuracy')
+    sizes, accuracy = {'n_in': net.n_in, 'n_out': net.n_out}, net.accuracy
     head = HEAD.format(
-        words=words.capitalize(),
+        **sizes,
+        title=net.title.capitalize(),
         accuracy='' if accuracy is None else f' Accuracy on the test images: {accuracy:.4f}.',
-        n_in=n_in,
-        n_out=n_out,
-        last=n_out - 1,
+        last=net.n_out - 1,
         bytes=bytes_,
-        stack=16 * buffer + 4 * n_out + 200,
+        stack=16 * buffer + 4 * net.n_out + 200,
     )
-    functions = FUNCTIONS.format(n_in=n_in, n_out=n_out, buffer=buffer, words=stages[0].words)
+    functions = FUNCTIONS.format(**sizes, buffer=buffer, words=stages[0]['words'])
     return head + '\n'.join(tables) + '\n' + functions + ''.join(code)

@@ -4,25 +4,25 @@ from chainer_compat import chainer
 import numpy
 
 from data import SCALE
-from deploy.packed import VERSION, pack_bits
+from deploy.packed import VERSION, PackedNet, pack_bits
 from qst import quantize
 
 
-def find_thresholds(level, low, high, n_levels):
-    """For each unit, the smallest integer sums that reach level 1, 2, ..., n_levels.
+def find_thresholds(level, low, high, n):
+    """For each unit, the smallest integer sums that reach level 1, 2, ..., n.
 
     Args:
-        level: Function of an int array of sums, of shape (n_levels, M), that returns the levels,
+        level: Function of an int array of sums, of shape (n, M), that returns the levels,
             an array of that shape. It must be monotonically increasing in the sums.
         low (array): The smallest possible sum of each unit, an int array of shape (M,).
         high (array): The largest possible sum, likewise.
-        n_levels (int): Number of thresholds.
+        n (int): Number of thresholds.
 
     Returns:
-        array: int32 array of shape (M, n_levels); ``high + 1`` where a level is never reached.
+        array: int32 array of shape (M, n); ``high + 1`` where a level is never reached.
     """
-    target = numpy.arange(1, n_levels + 1)[:, None]
-    below = numpy.broadcast_to(low, (n_levels, len(low))).astype(numpy.int64)
+    target = numpy.arange(1, n + 1)[:, None]
+    below = numpy.broadcast_to(low, (n, len(low))).astype(numpy.int64)
     above = numpy.broadcast_to(high + 1, below.shape).astype(numpy.int64)
     while (below < above).any():  # bisection: the threshold is in [below, above]
         middle = (below + above) // 2
@@ -35,31 +35,26 @@ def find_thresholds(level, low, high, n_levels):
 def fold(net):
     """Folds a net into integers.
 
-    The activation of a hidden unit is a function of its integer sum S. In float32 arithmetic, too,
-    it is increasing if gamma is positive and decreasing if gamma is negative. The weights of a
-    unit with negative gamma are negated, so that all units are increasing. The thresholds are
-    found by bisection with the net's own batch normalization and quantizer, so a unit has the same
-    level for every sum that the float net computes exactly: all sums of a binary net. In nets of
-    more bits, the float net rounds as it sums. There the packed net has the exact sum, and the two
-    can differ in a unit whose sum is within float rounding of a threshold. The same holds for the
-    first layer of older binary nets, whose pixels were divided by 255.
+    The activation of a hidden unit is a function of its integer sum S: in float32, too, increasing
+    if gamma is positive and decreasing if it is negative. Where it is negative, the weights are
+    negated, so that all units are increasing. The thresholds are found by bisection with the net's
+    own batch normalization and quantizer, so a unit has the same level for every sum that the
+    float net computes exactly: all sums of a binary net. In nets of more bits, and in the first
+    layer of older nets, whose pixels were divided by 255, the float net rounds as it sums, and the
+    two can differ in a unit whose sum is within float rounding of a threshold.
 
     Args:
-        net (MLP): The net, on the CPU.
+        net (MLP): The net, on the CPU, with finite parameters.
 
     Returns:
-        dict: The arrays of a packed model, by name (see deploy/packed.py).
+        ~deploy.packed.PackedNet: The packed net.
 
     Raises:
-        ValueError: If it is a float net, contains a value that is not finite, or is too large for
-            sums of 32 bits.
+        ValueError: If it is a float net, or is too large for sums of 32 bits.
     """
     activation_bits = int(net.activation_bits)
     if activation_bits > 8:
         raise ValueError('a float net has no bits to pack')
-    for name, param in net.namedparams():
-        if not numpy.isfinite(param.array).all():
-            raise ValueError(f'{name[1:]} is not finite everywhere; such a net cannot be packed')
     n = 2**activation_bits - 1
     arrays = {
         'packed_version': numpy.int32(VERSION),
@@ -101,4 +96,4 @@ def fold(net):
     for name in 'layout', 'accuracy':
         if hasattr(net, name):
             arrays[name] = getattr(net, name)
-    return {name: numpy.asarray(array) for name, array in arrays.items()}
+    return PackedNet({name: numpy.asarray(array) for name, array in arrays.items()})

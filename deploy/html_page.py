@@ -6,7 +6,8 @@ import os
 
 import numpy
 
-from deploy.packed import AFFINE, describe, xnor_layers
+from deploy.packed import xnor_layers
+from pictures.layout import Layout
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')
 
@@ -15,35 +16,32 @@ def _text(array):
     return base64.b64encode(numpy.ascontiguousarray(array).tobytes()).decode()
 
 
-def to_html(arrays, layout, examples=()):
+def to_html(net, examples=()):
     """Writes a packed net as a page that needs nothing else.
 
     Args:
-        arrays (dict): The arrays of a packed model, by name.
-        layout (~pictures.layout.Layout): How digits lie in the images that the net takes.
-        examples (sequence): uint8 images to click on, of the size of the layout.
+        net (~deploy.packed.PackedNet): The packed net.
+        examples (sequence): uint8 images to click on, of the size that the net takes.
 
     Returns:
-        str: The page: deploy/page.html with the net in it.
+        str: deploy/page.html with the net in it.
     """
-    words, stages, size = describe(arrays), [], 0
-    for layer in xnor_layers(arrays):
-        fields = layer._asdict()
-        fields['words'] = 2 * layer.words  # of 32 bits
-        fields['W'] = _text(layer.W.astype('<u8'))
-        size += layer.W.nbytes
-        if layer.T is not None:
-            fields['T'] = _text(layer.T.astype('<i4'))
-            size += layer.T.nbytes
-        stages.append(fields)
-    net = {
-        'words': words[0].upper() + words[1:],
+    layers, size = [], 0
+    for layer in xnor_layers(net):
+        layer['words'] *= 2  # of 32 bits
+        for name, dtype in ('W', '<u8'), ('T', '<i4'):
+            if layer[name] is not None:
+                size += layer[name].nbytes
+                layer[name] = _text(layer[name].astype(dtype))
+        layers.append(layer)
+    content = {
+        'words': net.title[0].upper() + net.title[1:],
         'bytes': size,
-        'accuracy': float(arrays['accuracy']) if 'accuracy' in arrays else None,
-        'layout': layout._asdict(),
-        'layers': stages,
-        'affine': [_text(arrays[f'l{len(stages)}/{name}'].astype('<f4')) for name in AFFINE],
+        'accuracy': net.accuracy,
+        'layout': (net.layout or Layout(*net.image_shape, *net.image_shape))._asdict(),
+        'layers': layers,
+        'affine': [_text(array.astype('<f4')) for array in net.affine],
         'examples': [_text(image) for image in examples],
     }
     with open(PAGE, encoding='utf-8') as f:
-        return f.read().replace('/*NET*/null', json.dumps(net))
+        return f.read().replace('/*NET*/null', json.dumps(content))

@@ -4,8 +4,6 @@ import numpy
 import onnx
 from onnx import helper, numpy_helper
 
-from deploy.packed import AFFINE, describe, layers
-
 OPSET = 17
 IR_VERSION = 8  # of the same age as the operator set, so that older runtimes read it, too
 
@@ -70,7 +68,7 @@ def _int64(value):
     return numpy.array(value, numpy.int64)
 
 
-def to_onnx(arrays, rows, columns):
+def to_onnx(net):
     """Writes a packed net as an ONNX model.
 
     The input ``pixels`` is uint8 of shape (n, rows, columns), the outputs are ``logits``, float32
@@ -78,32 +76,30 @@ def to_onnx(arrays, rows, columns):
     thresholds stands for 2 V - n; the product takes V, and the rest is in the next thresholds.
 
     Args:
-        arrays (dict): The arrays of a packed model, by name.
-        rows, columns (int): Size of an image.
+        net (~deploy.packed.PackedNet): The packed net.
 
     Returns:
         bytes: The model, checked by ``onnx.checker``.
 
     Source: the operators are those of https://onnx.ai/onnx/operators, version 17.
     """
-    words, graph = describe(arrays), _Graph()
-    bits, n = len(arrays['l1/W']), 2 ** int(arrays['activation_bits']) - 1
-    x = graph.add('Reshape', 'pixels', numpy.array([-1, rows * columns], numpy.int64))
+    graph = _Graph()
+    x = graph.add('Reshape', 'pixels', numpy.array([-1, net.n_in], numpy.int64))
     factor, shift = 1, 0  # the sum of W (2 V - n) is twice the sum of W V minus n times that of W
-    for V, T in layers(arrays):
-        W = 2 * V - (2**bits - 1)
+    for layer in net.layers:
+        W = layer.W
         sums = _product(graph, x, W)
-        if T is None:
+        if layer.T is None:
             break
-        T = T.astype(numpy.int64) + (shift * W.sum(axis=1)[:, None])
+        T = layer.T.astype(numpy.int64) + (shift * W.sum(axis=1)[:, None])
         T = numpy.clip(-(-T // factor), -(2**31), 2**31 - 1).astype(numpy.int32)
         x = _level(graph, sums, T.T)
-        factor, shift = 2, n
+        factor, shift = 2, T.shape[1]
     sums = graph.add('Mul', sums, numpy.array(factor, numpy.int32))
     sums = graph.add('Sub', sums, (shift * W.sum(axis=1)).astype(numpy.int32))
     y = graph.add('Cast', sums, to=onnx.TensorProto.FLOAT)
-    y = graph.add('Div', y, numpy.array((2**bits - 1) * n, numpy.float32))
-    b, mean, inv_std, gamma, beta = (arrays[f'l{_last(arrays)}/{name}'] for name in AFFINE)
+    y = graph.add('Div', y, numpy.array(net.scale, numpy.float32))
+    b, mean, inv_std, gamma, beta = net.affine
     for operator, array in ('Add', b), ('Sub', mean), ('Mul', inv_std), ('Mul', gamma):
         y = graph.add(operator, y, array)
     graph.add('Add', y, beta, output='logits')
@@ -113,10 +109,10 @@ def to_onnx(arrays, rows, columns):
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
-            words,
-            [value('pixels', onnx.TensorProto.UINT8, ['n', rows, columns])],
+            net.title,
+            [value('pixels', onnx.TensorProto.UINT8, ['n', *net.image_shape])],
             [
-                value('logits', onnx.TensorProto.FLOAT, ['n', len(beta)]),
+                value('logits', onnx.TensorProto.FLOAT, ['n', net.n_out]),
                 value('class', onnx.TensorProto.INT64, ['n']),
             ],
             graph.constants,
@@ -124,13 +120,9 @@ def to_onnx(arrays, rows, columns):
         opset_imports=[helper.make_opsetid('', OPSET)],
         ir_version=IR_VERSION,
     )
-    about = {'description': words, 'classes': ' '.join(map(str, range(len(beta))))}
-    if 'accuracy' in arrays:
-        about['test_accuracy'] = f'{float(arrays["accuracy"]):.4f}'
+    about = {'description': net.title, 'classes': ' '.join(map(str, range(net.n_out)))}
+    if net.accuracy is not None:
+        about['test_accuracy'] = f'{net.accuracy:.4f}'
     helper.set_model_props(model, about)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
-
-
-def _last(arrays):
-    return sum(name.endswith('/W') for name in arrays)

@@ -32,31 +32,28 @@ class XnorMLP(PackedMLP):
 
     kernels = cpu.describe()
 
-    def prepare(self, weights, thresholds, weight_bits, activation_bits):
-        bits = weight_bits == activation_bits == 1  # then all layers but the first use XNOR
-        # The last layer has no thresholds, so it writes its sums.
-        thresholds = [*thresholds, numpy.empty((self.n_out, 0), numpy.int32)]
-        self.layers = [(byte_layer, self._bytes(False, weights[0], 255, thresholds[0], bits))]
-        self.factor, self.shift = 1, numpy.zeros((self.n_out, 1), numpy.int64)
-        n = self.activation_levels
-        for V, T in zip(weights[1:], thresholds[1:]):
-            n_in = V.shape[1]
-            padded = _pad(V, 1, UNITS)  # as the layer before pads its units
-            if bits:
+    def prepare(self):
+        first, *others = self.net.layers
+        self.bits = self.net.weight_bits == self.net.activation_bits == 1
+        self.layers = [(byte_layer, self._bytes(False, first, first.V, first.T))]
+        self.factor, self.shift = 1, numpy.zeros((self.net.n_out, 1), numpy.int64)
+        for layer in others:  # with bits, they use XNOR
+            padded = _pad(layer.V, 1, UNITS)  # as the layer before pads its units
+            # The last layer has no thresholds, so it writes its sums.
+            T = numpy.empty((layer.units, 0), numpy.int32) if layer.T is None else layer.T
+            if self.bits:
                 W = arrange_bits(pack_bits(_pad(padded, 0, UNITS), 1)[0])
-                self.layers.append((bit_layer, (_aligned(W), n_in, self._blocks(T))))
+                self.layers.append((bit_layer, (_aligned(W), layer.n_in, self._blocks(T))))
                 continue
             # An activation is 2 v - n, so the sum of w (2 v - n) is twice the sum of w v minus n
             # times the sum of w. The thresholds are compared with the sum of w v.
-            self.factor = 2
-            self.shift = n * (2 * V.astype(numpy.int64) - self.weight_levels).sum(axis=1)[:, None]
-            T = numpy.clip(-(-(T + self.shift) // 2), -(2**31), 2**31 - 1)
-            self.layers.append(
-                (byte_layer, self._bytes(True, padded, n, T.astype(numpy.int32), bits))
-            )
+            n = 2**layer.input_bits - 1
+            self.factor, self.shift = 2, n * layer.W.sum(axis=1, dtype=numpy.int64)[:, None]
+            T = numpy.clip(-(-(T + self.shift) // 2), -(2**31), 2**31 - 1).astype(numpy.int32)
+            self.layers.append((byte_layer, self._bytes(True, layer, padded, T)))
         # The bytes of an image that each layer but the last writes.
-        blocks = [-(-len(V) // UNITS) for V in weights]
-        self.widths = [n * (UNITS // 8 if bits else UNITS) for n in blocks[:-1]]
+        blocks = [-(-layer.units // UNITS) for layer in self.net.layers]
+        self.widths = [n * (UNITS // 8 if self.bits else UNITS) for n in blocks[:-1]]
         self.n_sums = blocks[-1] * UNITS
 
     @staticmethod
@@ -66,19 +63,18 @@ class XnorMLP(PackedMLP):
         blocks = padded.reshape(len(padded) // UNITS, UNITS, T.shape[1])
         return _aligned(blocks.transpose(0, 2, 1))
 
-    def _bytes(self, dense, V, greatest, T, as_bits):
-        """Arguments of byte_layer for weights V and inputs up to the greatest."""
-        levels = self.weight_levels + 1
-        middle = 0 if cpu.BYTES == 'dotprod' else levels // 2
+    def _bytes(self, dense, layer, V, T):
+        """Arguments of byte_layer for a layer with these weights and thresholds."""
+        middle = 0 if cpu.BYTES == 'dotprod' else (layer.n + 1) // 2
         C = _pad(_pad((V - middle).astype(numpy.uint8).view(numpy.int8), 0, UNITS), 1, 4)
         blocks = C.reshape(-1, UNITS, C.shape[1] // 4, 4).transpose(0, 2, 1, 3)
-        every = groups_between_widenings(greatest, levels // 2)
-        rest = 2 * middle - self.weight_levels
-        return dense, _aligned(blocks), every, rest, self._blocks(T), as_bits
+        every = groups_between_widenings(2**layer.input_bits - 1, (layer.n + 1) // 2)
+        rest = 2 * middle - layer.n
+        return dense, _aligned(blocks), every, rest, self._blocks(T), self.bits
 
     def chunk_logits(self, images):
         n = len(images)
-        x = numpy.ascontiguousarray(_pad(images, 1, 4) if self.n_in % 4 else images)
+        x = numpy.ascontiguousarray(_pad(images, 1, 4) if images.shape[1] % 4 else images)
         for (layer, arguments), width in zip(self.layers, self.widths):
             y = numpy.empty((n, width), numpy.uint8)
             layer(x, *arguments, y, NO_SUMS)
@@ -86,6 +82,7 @@ class XnorMLP(PackedMLP):
         S = numpy.empty((n, self.n_sums), numpy.int32)
         layer, arguments = self.layers[-1]
         layer(x, *arguments, NO_LEVELS, S)
-        y = numpy.empty((n, self.n_out), numpy.float32)
-        affine(S, self.factor, self.shift, self.scale, *self.affine, y)
+        y = numpy.empty((n, self.net.n_out), numpy.float32)
+        scale = numpy.float32(self.net.scale)
+        affine(S, self.factor, self.shift, scale, *self.net.affine, y)
         return y

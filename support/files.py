@@ -6,6 +6,7 @@ import io
 import math
 import os
 import shutil
+import stat
 import time
 import zipfile
 
@@ -41,35 +42,62 @@ def patiently(change, *paths):
             time.sleep(0.05)
 
 
+def check_output(path, mark):
+    """Refuses to replace a regular file that is no earlier output of the same kind.
+
+    Every output of a kind has the same bytes, its mark, among its first 256.
+    """
+    if os.path.isfile(path):
+        with open(path, 'rb') as f:
+            if mark not in f.read(256):
+                raise ValueError(f'{path}: is no earlier output of this kind; give another name')
+
+
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path, mark=None):
     """Opens a new file that replaces ``path`` once it is complete and on disk.
 
     A reader, also after a crash, finds either the old file or the new one, each complete. Until
-    then the new file is called ``.name.new``; a crash leaves it there, and the next run overwrites
-    it.
+    then the new file is called ``.name.new``; a crash leaves it there, and the next run removes
+    it. The mode of an old file is kept, a link is followed, and a device or FIFO is written to.
 
     Args:
         path (str): The file to write.
+        mark (bytes): See :func:`check_output`; None if the caller knows what it replaces.
 
     Yields:
         file: Binary file to write to. If the block raises, ``path`` stays as it was.
 
     Raises:
+        ValueError: If another file is there.
         OSError: If the file cannot be written.
     """
-    folder, name = os.path.split(path)
-    new = os.path.join(folder, f'.{name}.new')
+    if mark:
+        check_output(path, mark)
+    new = None
     try:
+        mode = None
+        with contextlib.suppress(FileNotFoundError):
+            mode = os.stat(path).st_mode
+        if mode and not stat.S_ISREG(mode):
+            with open(path, 'wb') as f:
+                yield f
+            return
+        target = os.path.realpath(path)
+        folder, name = os.path.split(target)
+        new = os.path.join(folder, f'.{name}.new')
         with _create(new) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        patiently(os.replace, new, path)
-        sync_folder(folder or '.')
+        if mode:
+            os.chmod(new, stat.S_IMODE(mode))
+        patiently(os.replace, new, target)
+        sync_folder(folder)
     except BaseException as e:
-        with contextlib.suppress(OSError):
-            os.remove(new)
+        if new:
+            with contextlib.suppress(OSError):
+                os.remove(new)
         if isinstance(e, OSError):
             raise OSError(e.errno, e.strerror, path) from e
         raise
@@ -237,34 +265,33 @@ def save_arrays(path, arrays):
     The members are sorted by name, as Chainer gives them in the order of a set: so equal arrays
     make equal files.
     """
-    content = io.BytesIO()  # NumPy writes to memory first: a full disk must not interrupt it.
-    numpy.savez(content, **dict(sorted(arrays.items())))
+    content = npz(dict(sorted(arrays.items())))
     with replacing(path) as f:
-        f.write(content.getbuffer())
+        f.write(content)
+
+
+def npz(arrays):
+    """The content of an npz file of a dict of arrays."""
+    content = io.BytesIO()  # NumPy writes to memory first: a full disk must not interrupt it.
+    numpy.savez(content, **arrays)
+    return content.getbuffer()
 
 
 class BadFile(ValueError):
     """A file that is damaged, hostile, or of an unexpected kind; the message names it."""
 
 
-def _read_array(f):
-    """Reads a .npy file. Its header is trusted only if it matches the size of the content."""
-    version = numpy.lib.format.read_magic(f)
-    read_header = {
-        (1, 0): numpy.lib.format.read_array_header_1_0,
-        (2, 0): numpy.lib.format.read_array_header_2_0,
-    }[version]
-    shape, fortran, dtype = read_header(f)
-    if dtype.kind not in 'biufU':
-        raise ValueError(f'an array of type {dtype}, which is not loaded')
-    content = f.read()
-    if math.prod(shape) * dtype.itemsize != len(content):
-        raise ValueError(f'an array of shape {shape} in {len(content)} bytes')
-    return numpy.frombuffer(content, dtype).reshape(shape, order='F' if fortran else 'C')
+@contextlib.contextmanager
+def naming(path):
+    """Makes any ValueError a :class:`BadFile`, whose message begins with the file's name."""
+    try:
+        yield
+    except ValueError as e:
+        raise e if isinstance(e, BadFile) else BadFile(f'{path}: {e}') from e
 
 
 def read_npz(path):
-    """Reads an untrusted npz file: it loads no pickle and believes no stated size.
+    """Reads an untrusted npz file: it loads no pickle, and allocates no size that is only stated.
 
     Args:
         path (str): The file.
@@ -276,6 +303,8 @@ def read_npz(path):
         BadFile: If the file is damaged or not an npz file.
         OSError: If it cannot be read.
     """
+    if not (os.path.isdir(path) or stat.S_ISREG(os.stat(path).st_mode)):
+        raise BadFile(f'{path}: not a regular file')
     with open(path, 'rb') as f:
         try:
             with zipfile.ZipFile(f) as z:
@@ -283,16 +312,10 @@ def read_npz(path):
                 # Weights hardly compress at all; a zip bomb compresses a thousand to one.
                 if sum(m.file_size for m in members) > 10 * os.path.getsize(path) + 2**20:
                     raise ValueError('it unpacks to more than ten times its size')
-                arrays = {}
-                for m in members:
-                    if not m.filename.endswith('.npy') or '..' in m.filename:
-                        raise ValueError(f'it has a member named {m.filename!r}')
-                    with z.open(m) as content:
-                        arrays[m.filename[: -len('.npy')]] = _read_array(content)
-                return arrays
-        except (
-            Exception
-        ) as e:  # An untrusted file can make zipfile, zlib and NumPy raise anything.
+                if len({m.filename for m in members}) < len(members):
+                    raise ValueError('it has two members of one name')
+                return {m.filename[: -len('.npy')]: _read_array(z, m) for m in members}
+        except Exception as e:  # An untrusted file makes zipfile, zlib and NumPy raise anything.
             _raise_error_of_system(e, path)
             raise BadFile(f'{path}: damaged, or not a file that this program saved: {e}') from e
 
@@ -305,6 +328,26 @@ def _raise_error_of_system(e, path):
         if isinstance(e, OSError) and e.errno not in (None, errno.EINVAL):
             raise OSError(e.errno, e.strerror, path) from e
         e = e.__context__
+
+
+def _read_array(z, member):
+    """Reads an array whose stated shape, type and size agree. (NumPy allocates what is stated.)"""
+    if not member.filename.endswith('.npy') or '..' in member.filename:
+        raise ValueError(f'it has a member named {member.filename!r}')
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError('it is compressed in a way that is not read')  # bzip2 has no limit
+    with z.open(member) as f:
+        if numpy.lib.format.read_magic(f) != (1, 0):
+            raise ValueError('an array in a format that is not read')
+        shape, fortran, dtype = numpy.lib.format.read_array_header_1_0(f)
+        if dtype.kind not in 'biufU':
+            raise ValueError(f'an array of type {dtype}, which is not loaded')
+        size = member.file_size - f.tell()
+        if math.prod(shape) * dtype.itemsize != size:
+            raise ValueError(f'an array of shape {shape} in {size} bytes')
+        # Without the size, zipfile would unpack as much as there is.
+        array = numpy.frombuffer(f.read(size), dtype).reshape(shape, order='F' if fortran else 'C')
+        return array.astype(dtype.newbyteorder('='), copy=False)
 
 
 class _Deserializer(chainer.Deserializer):

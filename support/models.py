@@ -8,42 +8,136 @@ from data import SCALE
 from fast import BinaryMLP, QuantizedMLP
 from net import FloatMLP
 from pictures.layout import Layout, measure_layout
-from support.files import arrays_of, read_npz, restore
+from support.files import arrays_of, naming, read_npz, restore
+
+BITS = {*range(1, 9), 32}  # of a weight or an activation; floats have 32
 
 
-def describe(arrays):
-    """Says in words which net a saved model holds.
+class Checked:
+    """The arrays of an untrusted file, each checked as it is taken.
 
     Args:
-        arrays (dict): The arrays of a saved :class:`~net.MLP`, by name.
+        arrays (dict): The arrays by name.
+        kind (str): What the file should be, for messages.
 
-    Returns:
-        str: For example ``a binary net 784-1000-1000-10``.
+    Attributes:
+        left (set): Names of the arrays that have not been taken.
+    """
+
+    def __init__(self, arrays, kind):
+        self.arrays, self.kind, self.left = arrays, kind, set(arrays)
+
+    def check(self, truth, problem):
+        """Raises a ValueError that states the problem, unless something is true."""
+        if not truth:
+            raise ValueError(f'not {self.kind}: {problem}')
+
+    def take(self, name, dtype, shape):
+        """An array, which must have this type and shape; floats must be finite."""
+        array = self.arrays.get(name, numpy.array(''))
+        good = array.dtype == dtype and array.shape == shape
+        self.check(good, f'{name} is missing, or of another type or shape')
+        if array.dtype.kind == 'f' and not numpy.isfinite(array).all():
+            raise ValueError(f'{name} is not finite everywhere')
+        self.left.discard(name)
+        return array
+
+    def take_whole(self, name, values):
+        """A whole number, which must be one of these values."""
+        array = self.arrays.get(name, numpy.array(''))
+        good = array.shape == () and array.dtype.kind in 'iu' and int(array) in values
+        self.check(good, f'{name} is missing or impossible')
+        self.left.discard(name)
+        return int(array)
+
+    def shapes_of_weights(self, n_axes):
+        """The shapes of l1/W, l2/W and so on. There must be two, and none may be empty."""
+        n_layers = sum(name.endswith('/W') for name in self.arrays)
+        shapes = [numpy.shape(self.arrays.get(f'l{i}/W')) for i in range(1, n_layers + 1)]
+        good = n_layers > 1 and all(len(s) == n_axes and min(s) > 0 for s in shapes)
+        self.check(good, 'the weight of a layer is missing or empty')
+        return shapes
+
+    def take_layout(self, n_in):
+        """The layout of the images, which have n_in pixels.
+
+        Older models do not state it: their images are square and otherwise like those of MNIST.
+        It is None if the pixels do not make up a square.
+        """
+        if 'layout' not in self.arrays:
+            side = math.isqrt(n_in)
+            box = max(1, round(side * 20 / 28))
+            return Layout(side, side, box, box) if side * side == n_in else None
+        layout = Layout(*self.take('layout', numpy.int32, (6,)).tolist())
+        rows, columns, height, width, *flags = layout
+        fits = rows * columns == n_in and 1 <= height <= rows and 1 <= width <= columns
+        self.check(fits and {*flags} <= {0, 1}, 'it states a layout of its images that cannot be')
+        return layout
+
+    def take_accuracy(self):
+        """The accuracy on the test images, a float; None if the model does not state it."""
+        if 'accuracy' not in self.arrays:
+            return None
+        accuracy = float(self.take('accuracy', numpy.float32, ()))
+        self.check(0 <= accuracy <= 1, 'accuracy is impossible')
+        return accuracy
+
+
+class SavedNet:
+    """A saved :class:`~net.MLP`, checked whole.
+
+    Args:
+        arrays (dict): The arrays of the model, by name.
+
+    Attributes:
+        arrays (dict): The same.
+        n_in (int): Number of pixels.
+        sizes (list of int): Numbers of inputs, of units of each hidden layer, and of classes.
+        weight_bits, activation_bits (int): 1 to 8; both are 32 in a float net.
+        layout (~pictures.layout.Layout): See :meth:`Checked.take_layout`.
+        title (str): For example ``a binary net 784-1000-1000-10``.
 
     Raises:
-        ValueError: If the arrays are not those of such a net.
+        ValueError: If the arrays are not those of such a net, or hold a value that cannot be.
     """
-    try:
-        n_layers = sum(name.endswith('/W') for name in arrays)
-        weights = [arrays[f'l{i}/W'] for i in range(1, n_layers + 1)]
-        sizes = '-'.join(str(n) for n in [weights[0].shape[1]] + [len(W) for W in weights])
-        # All layers must have the same number of bits.
-        (weight_bits,) = {int(arrays[f'l{i}/bits']) for i in range(1, n_layers + 1)}
-        bits = weight_bits, int(arrays['activation_bits'])
-    except (LookupError, ArithmeticError, TypeError, ValueError) as e:
-        raise ValueError('not a saved net of this program') from e
-    if arrays.get('signed_pixels', 0):
-        sizes += ' of signed pixels'
-    if bits == (1, 1):
-        return f'a binary net {sizes}'
-    if bits == (32, 32):
-        return f'a float net {sizes}'
-    return f'a quantized net {sizes}, W {bits[0]} bits, activations {bits[1]} bits'
+
+    def __init__(self, arrays):
+        self.arrays, checked = arrays, Checked(arrays, 'a saved net of this program')
+        shapes = checked.shapes_of_weights(2)
+        self.n_in = shapes[0][1]
+        self.sizes = [self.n_in, *(units for units, _ in shapes)]
+        checked.check(len(set(self.sizes[1:-1])) == 1, 'hidden layers of several sizes')
+        self.weight_bits = checked.take_whole('l1/bits', BITS)
+        others = BITS - {32} if self.weight_bits != 32 else {32}
+        self.activation_bits = checked.take_whole('activation_bits', others)
+        for i, (n_in, n_out) in enumerate(zip(self.sizes, self.sizes[1:]), 1):
+            checked.take_whole(f'l{i}/bits', {self.weight_bits})
+            checked.take_whole(f'bn{i}/N', range(2**63))
+            checked.take(f'l{i}/W', numpy.float32, (n_out, n_in))
+            for name in f'l{i}/b', f'bn{i}/gamma', f'bn{i}/beta', f'bn{i}/avg_mean':
+                checked.take(name, numpy.float32, (n_out,))
+            variance = checked.take(f'bn{i}/avg_var', numpy.float32, (n_out,))
+            checked.check((variance >= 0).all(), f'bn{i}/avg_var is negative somewhere')
+        for name, values in ('signed_pixels', (0, 1)), ('pixel_scale', (255, SCALE)):
+            if name in arrays:
+                checked.take_whole(name, values)
+        self.layout = checked.take_layout(self.n_in)
+        checked.take_accuracy()
+        signed = ' of signed pixels' if arrays.get('signed_pixels', 0) else ''
+        self.title = 'a ' + title(self.sizes, self.weight_bits, self.activation_bits, signed)
+
+
+def title(sizes, weight_bits, activation_bits, addition=''):
+    """A net in words: see :class:`SavedNet`."""
+    bits = weight_bits, activation_bits
+    kind = {(1, 1): 'binary', (32, 32): 'float'}.get(bits, 'quantized')
+    end = ', W {} bits, activations {} bits'.format(*bits) if kind == 'quantized' else ''
+    return f'{kind} net {"-".join(map(str, sizes))}{addition}{end}'
 
 
 def describe_net(net):
-    """Says in words which net this is, as :func:`describe` does of a saved one."""
-    return describe(arrays_of(net))
+    """The ``title`` of the :class:`SavedNet` that a net would be."""
+    return SavedNet(arrays_of(net)).title
 
 
 def remember_layout(net, images, transposed):
@@ -58,74 +152,21 @@ def remember_accuracy(net, accuracy):
     net.add_persistent('accuracy', numpy.array(accuracy, numpy.float32))
 
 
-def layout_of(arrays, n_in):
-    """How the images look that a saved or packed net was trained on.
-
-    Args:
-        arrays (dict): The arrays of the model, by name. Without ``layout``, as in older models,
-            the images are square and otherwise like those of MNIST.
-        n_in (int): Number of pixels.
-
-    Returns:
-        ~pictures.layout.Layout: The layout; None if the pixels of an older model do not make up
-        a square.
-
-    Raises:
-        ValueError: If the model states an invalid layout.
-    """
-    if 'layout' not in arrays:
-        side = math.isqrt(n_in)
-        box = max(1, round(side * 20 / 28))
-        return Layout(side, side, box, box) if side * side == n_in else None
-    array = arrays['layout']
-    if array.shape == (6,) and array.dtype.kind == 'i':
-        rows, columns, height, width, dark, transposed = map(int, array)
-        fits = rows * columns == n_in and 1 <= height <= rows and 1 <= width <= columns
-        if fits and rows > 0 and dark in (0, 1) and transposed in (0, 1):
-            return Layout(rows, columns, height, width, dark, transposed)
-    raise ValueError('invalid image layout')
-
-
-def load(path, arrays):
-    """Makes the net that a saved model holds.
-
-    Args:
-        path (str): The file, for messages.
-        arrays (dict): What :func:`~support.files.read_npz` read from it.
-
-    Returns:
-        ~net.MLP: The net, on the CPU.
-
-    Raises:
-        ValueError: If the arrays are not those of such a net; the message names the file.
-    """
-    try:
-        describe(arrays)
-        n_layers = sum(name.endswith('/W') for name in arrays) - 1
-        n_units, n_in = arrays['l1/W'].shape
-        sizes = n_in, n_units, len(arrays[f'l{n_layers + 1}/W']), n_layers
-        bits = int(arrays['l1/bits']), int(arrays['activation_bits'])
-        net = (
-            BinaryMLP(*sizes)
-            if bits == (1, 1)
-            else FloatMLP(*sizes)
-            if bits == (32, 32)
-            else QuantizedMLP(*sizes, *bits)
-        )
-    except ValueError as e:
-        raise ValueError(f'{path}: {e}') from e
-    if 'signed_pixels' in arrays:
-        net.use_signed_pixels()
-    if 'pixel_scale' in arrays:
-        net.add_persistent('pixel_scale', 0)
+def load(path, saved):
+    """Makes the :class:`~net.MLP` that a :class:`SavedNet` holds, on the CPU."""
+    sizes = *saved.sizes[:2], saved.sizes[-1], len(saved.sizes) - 2
+    if saved.weight_bits == saved.activation_bits == 1:
+        net = BinaryMLP(*sizes)
+    elif saved.weight_bits == 32:
+        net = FloatMLP(*sizes)
     else:
+        net = QuantizedMLP(*sizes, saved.weight_bits, saved.activation_bits)
+    if 'pixel_scale' not in saved.arrays:
         net.pixel_scale = 255  # an older model
-    for name in 'layout', 'accuracy':
-        if name in arrays:
-            net.add_persistent(name, arrays[name].copy())
-    restore(path, arrays, net)
-    if net.pixel_scale not in (255, SCALE):
-        raise ValueError(f'{path}: its pixels are divided by {net.pixel_scale}, not by {SCALE}')
+    for name in {'signed_pixels', 'pixel_scale', 'layout', 'accuracy'} & set(saved.arrays):
+        array = saved.arrays[name]
+        net.add_persistent(name, array.item() if 'pixel' in name else array.copy())
+    restore(path, saved.arrays, net)
     return net
 
 
@@ -141,13 +182,10 @@ def initialize(path, net):
         OSError: If the file cannot be opened.
     """
     arrays = read_npz(path)
-    ours = describe_net(net)
-    try:
-        theirs = describe(arrays)
-    except ValueError as e:
-        raise ValueError(f'{path}: {e}') from e
-    if theirs != ours:
-        raise ValueError(f'{path}: holds {theirs}, but this training is of {ours}')
+    with naming(path):
+        theirs, ours = SavedNet(arrays).title, describe_net(net)
+        if theirs != ours:
+            raise ValueError(f'holds {theirs}, but this training is of {ours}')
     for name in 'layout', 'pixel_scale':  # the parameters are taken over, but not the data
         if hasattr(net, name):
             arrays[name] = numpy.asarray(getattr(net, name))

@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import io
 import math
 import os
 import sys
 import time
+import warnings
 
 from chainer_compat import chainer
 from chainer.backends import cuda
@@ -24,18 +26,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: {message}\n')
 
 
-def number(low, high):
+def number(low, high, kind=int):
     """Argument type: a whole number from low to high."""
+    words = 'a whole number' if kind is int else 'a number'
 
     def convert(text):
         try:
-            value = int(text)
+            value = kind(text)
         except ValueError:
-            value = low - 1
+            value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(
-                f'must be a whole number from {low} to {high}, not {text!r}'
-            )
+            raise argparse.ArgumentTypeError(f'must be {words} from {low} to {high}, not {text!r}')
         return value
 
     return convert
@@ -43,19 +44,7 @@ def number(low, high):
 
 def real(low, high):
     """Argument type: a number from low to high."""
-
-    def convert(text):
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(
-                f'must be a number from {low} to {high}, not {text!r}'
-            )
-        return value
-
-    return convert
+    return number(low, high, float)
 
 
 def path(text):
@@ -101,10 +90,18 @@ def report_problem(problem):
             message of the system.
     """
     if isinstance(problem, OSError) and problem.strerror:
-        problem = (
-            f'{problem.filename}: {problem.strerror}' if problem.filename else problem.strerror
-        )
+        problem = ': '.join(map(str, filter(None, (problem.filename, problem.strerror))))
+    problem = str(problem) or 'there is not enough memory'  # MemoryError may be without words
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
+
+
+def _prepare_output():
+    """Makes standard output take every character, and whatever is printed if it is closed."""
+    for name in 'stdout', 'stderr':
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'w'))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has another kind
+        sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def stop(status, problem):
@@ -125,13 +122,19 @@ def errors_as_one_line(
 ):
     """Ends the program with one line on standard error if the block raises one of the errors.
 
+    All that a program does is in such a block. Warnings of libraries are not shown.
+
     Args:
         errors (tuple): Exceptions that mean bad input or a failing system, not a mistake of ours.
         status (int): Exit status for them.
         interrupted (callable): Returns the line for Ctrl-C, whose exit status is 130.
     """
+    _prepare_output()
     try:
-        yield
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter('ignore')
+            yield
         sys.stdout.flush()
     except errors as e:
         stop(status, e)

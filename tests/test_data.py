@@ -1,7 +1,9 @@
 """The reader of IDX files, on MNIST and on damaged files, and the minibatches."""
 
+import errno
 import gzip
 import hashlib
+import os
 import struct
 
 import chainer
@@ -179,6 +181,19 @@ def test_two_data_sets(tmp_path, arrays):
     write_dataset(tmp_path, *arrays, prefix='a-')
     write_dataset(tmp_path, *arrays, prefix='b-')
     refused(tmp_path, 'holds more than one data set')
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path, arrays, monkeypatch):
+    """With too many open files, say: that is not "there is no file"."""
+
+    def fail(*_):
+        raise OSError(errno.EMFILE, 'Too many open files', str(tmp_path))
+
+    write_dataset(tmp_path, *arrays)
+    monkeypatch.setattr(os, 'listdir', fail)
+    monkeypatch.setattr(os, 'scandir', fail)
+    with pytest.raises(OSError, match='Too many open files'):
+        read_mnist(str(tmp_path))
 
 
 def test_an_unreadable_file(tmp_path):

@@ -27,7 +27,7 @@ ROOMS = {'fast', 'deploy', 'pictures', 'support', 'training'}
 TOP = NINE - PROGRAMS | {'chainer_compat', 'data'}
 ALLOWED = {
     'fast': TOP,
-    'deploy': TOP | {'fast'},
+    'deploy': TOP | {'fast', 'pictures', 'support'},
     'pictures': TOP,
     'support': TOP | {'fast', 'pictures'},
     'training': TOP | {'fast', 'support'},

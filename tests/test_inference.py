@@ -1,6 +1,9 @@
 """The inference program, run as its users run it."""
 
 import os
+import shutil
+import subprocess
+import sys
 
 from PIL import Image
 import numpy
@@ -9,7 +12,7 @@ import pytest
 from deploy.fold import fold
 from helpers import ROOT, logits_of, run, small, trained, write_dataset
 from net import BinaryMLP
-from support.files import save_arrays, save_npz
+from support.files import read_npz, save_arrays, save_npz
 
 
 def inference(*arguments, **environment):
@@ -22,8 +25,8 @@ def folder(tmp_path_factory, mnist):
     folder = tmp_path_factory.mktemp('models')
     net = trained(*mnist[:2], 0, 200, 2, 1, 1, steps=300)
     save_npz(str(folder / 'mlp.model'), net)
-    save_arrays(str(folder / 'mlp.packed'), fold(net))
-    save_arrays(str(folder / 'oblong.packed'), fold(BinaryMLP(12, 5, 3)))
+    save_arrays(str(folder / 'mlp.packed'), fold(net).arrays)
+    save_arrays(str(folder / 'oblong.packed'), fold(BinaryMLP(12, 5, 3)).arrays)
     errors = int((logits_of(net, mnist[2]).argmax(axis=1) != mnist[3]).sum())
     return folder, net, errors
 
@@ -126,6 +129,69 @@ def test_bad_input(folder, small_mnist, tmp_path):
         assert result.returncode == 2
         assert message in result.stderr and result.stderr.startswith('inference.py: ')
         assert result.stderr.count('\n') == 1
+
+
+def test_no_picture_or_model_is_replaced(folder, tmp_path, mnist):
+    """As when the shell expands ``--show *.png``, or a name is given in the wrong place."""
+    for name in 'a.png', 'b.png':
+        Image.fromarray(mnist[2][0]).resize((99, 99)).save(tmp_path / name)
+    shutil.copy(folder[0] / 'mlp.packed', tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    net = tmp_path / 'mlp.packed'
+    for arguments, message in (
+        (['--show', tmp_path / 'a.png', tmp_path / 'b.png'], 'a.png: is no earlier output'),
+        (['--show', net, tmp_path / 'b.png'], 'mlp.packed: a picture is drawn as PNG'),
+        (['--mistakes', tmp_path / 'a.png'], 'a.png: is no earlier output'),
+        (['--mistakes', tmp_path / 'x.pgf'], 'x.pgf: a picture is drawn as PNG'),
+        (['--mistakes', ''], "argument --mistakes: must be a path, not ''"),
+    ):
+        result = inference(net, *arguments)
+        assert (result.returncode, result.stdout) == (2, '')
+        assert message in result.stderr and result.stderr.count('\n') == 1
+        assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for arguments in (
+        ['--show', tmp_path / 'c.png', tmp_path / 'a.png'],
+        ['--mistakes', tmp_path / 'c.png'],
+    ):
+        for _ in range(2):
+            result = inference(net, *arguments)
+            assert (result.returncode, result.stderr) == (0, '')
+
+
+def test_names_that_standard_output_cannot_hold(folder, tmp_path, mnist):
+    names = ['a.png', '数字.png'] + [os.fsdecode(b'caf\xe9.png')] * (sys.platform == 'linux')
+    for name in names:
+        Image.fromarray(mnist[2][0]).resize((99, 99)).save(tmp_path / name)
+    for encoding in 'utf-8:strict', 'cp1252':
+        result = inference(folder[0] / 'mlp.packed', tmp_path, PYTHONIOENCODING=encoding)
+        assert (result.returncode, result.stderr) == (0, '')
+        assert sum('.png: ' in line for line in result.stdout.splitlines()) == len(names)
+
+
+def test_a_net_with_extreme_numbers_prints_no_warning(folder, tmp_path):
+    arrays = read_npz(str(folder[0] / 'mlp.model'))
+    for name in 'bn1/gamma', 'bn1/beta', 'bn3/gamma', 'bn3/beta':
+        arrays[name] = numpy.full_like(arrays[name], 3e38)
+    save_arrays(str(tmp_path / 'extreme'), arrays)
+    result = inference(tmp_path / 'extreme')
+    assert (result.returncode, result.stderr) == (0, '')
+
+
+def test_interrupted_while_it_imports():
+    code = f"""
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Finder:
+    def find_spec(self, name, *_):
+        if name == 'chainer':
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.path.insert(0, {ROOT!r})
+sys.argv[0] = 'inference.py'
+import inference
+"""
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.stderr == 'inference.py: interrupted\n' and result.returncode != 0
 
 
 def test_a_folder_with_a_bad_picture(folder, tmp_path, mnist):

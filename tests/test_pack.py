@@ -3,14 +3,17 @@
 import ast
 import os
 import re
+import subprocess
+import sys
 
 import numpy
 import pytest
 
 from deploy.fold import fold
+from deploy.packed import PackedNet
 from helpers import ROOT, run
 from net import BinaryMLP, FloatMLP
-from support.files import read_npz, save_arrays, save_npz
+from support.files import npz, read_npz, save_arrays, save_npz
 
 
 def pack(*arguments, **environment):
@@ -22,7 +25,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp('models')
     net = BinaryMLP(784, 20, 10)
     save_npz(str(folder / 'mlp.model'), net)
-    save_arrays(str(folder / 'mlp.packed'), fold(net))
+    save_arrays(str(folder / 'mlp.packed'), fold(net).arrays)
     save_npz(str(folder / 'float.model'), FloatMLP(784, 20, 10))
     return folder
 
@@ -65,7 +68,6 @@ def test_bad_input(models, tmp_path):
         ([tmp_path / 'hostile', tmp_path / 'net.c'], 'hostile: not a valid packed model: l1/W'),
         ([models / 'float.model', tmp_path / 'net.c'], 'float.model: a float net has no bits'),
         ([models / 'mlp.packed', tmp_path / 'net'], 'mlp.packed: this model is packed already'),
-        ([models / 'mlp.model', models / 'mlp.model'], 'mlp.model: this is the model itself'),
         (
             [models / 'mlp.model', tmp_path / 'no/net.html'],
             f'{tmp_path / "no/net.html"}: No such file',
@@ -75,6 +77,76 @@ def test_bad_input(models, tmp_path):
         assert result.returncode == 2 and result.stderr.count('\n') == 1
         assert message in result.stderr
     assert sorted(os.listdir(tmp_path)) == ['hostile', 'text']
+
+
+@pytest.mark.parametrize('name', ['net', 'net.c', 'net.html', 'net.onnx'])
+def test_only_its_own_outputs_are_replaced(models, tmp_path, name):
+    if name == 'net.onnx':
+        pytest.importorskip('onnx', reason='onnx is not installed')
+    path = tmp_path / name
+    for _ in range(2):
+        result = pack(models / 'mlp.model', path)
+        assert (result.returncode, result.stderr) == (0, '')
+    output = path.read_bytes()
+    for content in (models / 'mlp.model').read_bytes(), b'<!DOCTYPE html>\n/* mine */':
+        path.write_bytes(content)
+        result = pack(models / 'mlp.model', path)
+        assert result.returncode == 2 and path.read_bytes() == content
+        assert result.stderr == (
+            f'pack.py: {path}: is no earlier output of this kind; give another name\n'
+        )
+    path.write_bytes(output[:300])  # what is left of an output of this kind
+    assert pack(models / 'mlp.model', path).returncode == 0
+
+
+@pytest.mark.parametrize('name', ['net.htm', 'net.h', 'net.cpp', 'mlp.model', 'snapshot.1'])
+def test_unknown_endings(models, tmp_path, name):
+    result = pack(models / 'mlp.model', tmp_path / name)
+    ending = os.path.splitext(name)[1]
+    assert (result.returncode, result.stdout) == (2, '')
+    assert result.stderr == (
+        f'pack.py: {tmp_path}/{name}: no format has the ending {ending}; use one of .packed, '
+        '.npz, .onnx, .c, .html, or none\n'
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_supplied_net_is_what_is_read(tmp_path):
+    """A packed file that is read and written again has the same bytes."""
+    net = PackedNet(read_npz(f'{ROOT}/results/binary.packed'))
+    with open(f'{ROOT}/results/binary.packed', 'rb') as f:
+        assert bytes(npz(net.arrays)) == f.read()
+
+
+@pytest.mark.parametrize('arguments', [['', 'net.c'], ['mlp.model', '']])
+def test_an_empty_name(models, arguments):
+    result = pack(*arguments)
+    assert result.returncode == 2 and result.stderr.endswith("must be a path, not ''\n")
+
+
+def test_a_hostile_net_is_refused(models, tmp_path):
+    """What would be packed must be what the float net computes."""
+    for name, value in ('bn1/avg_var', -1), ('bn3/avg_var', -1), ('bn2/avg_mean', numpy.nan):
+        arrays = read_npz(str(models / 'mlp.model'))
+        arrays[name] = numpy.full_like(arrays[name], value)
+        save_arrays(str(tmp_path / 'hostile'), arrays)
+        result = pack(tmp_path / 'hostile', tmp_path / 'net.c')
+        assert result.returncode == 2 and result.stderr.count('\n') == 1
+        assert f'pack.py: {tmp_path}/hostile: ' in result.stderr and name in result.stderr
+    assert os.listdir(tmp_path) == ['hostile']
+
+
+def test_standard_output_is_closed(models, tmp_path):
+    command = f'exec {sys.executable} {ROOT}/pack.py {models}/mlp.model {tmp_path}/net.c >&-'
+    result = subprocess.run(command, shell=True, stderr=subprocess.PIPE)
+    assert (result.returncode, result.stderr) == (0, b'')
+    assert (tmp_path / 'net.c').exists()
+
+
+def test_a_name_that_standard_output_cannot_hold(models, tmp_path):
+    result = pack(models / 'mlp.model', tmp_path / '数字.c', PYTHONIOENCODING='cp1252')
+    assert (result.returncode, result.stderr) == (0, '')
+    assert '\\u6570\\u5b57.c: ' in result.stdout and (tmp_path / '数字.c').exists()
 
 
 def test_without_onnx(models, tmp_path):

@@ -21,7 +21,7 @@ from support.files import (
     save_arrays,
     save_npz,
 )
-from support.models import describe, describe_net
+from support.models import SavedNet, describe_net
 from training import folder
 from training.arguments import option, parse_arguments
 from training.report import COLUMNS
@@ -199,7 +199,7 @@ def resume(path, trainer):
     arrays = read_npz(path)
     try:
         saved = dict(json.loads(arrays['extensions/Snapshot/run'].item()))
-        net = describe({n[len(NET) :]: a for n, a in arrays.items() if n.startswith(NET)})
+        net = SavedNet({n[len(NET) :]: a for n, a in arrays.items() if n.startswith(NET)}).title
         transposed = bool(arrays[NET + 'layout'][5])
     except Exception as e:  # An untrusted file can hold anything.
         raise BadFile(f'{path}: not a snapshot of this program') from e

@@ -3,7 +3,10 @@
 import numpy
 
 from deploy.fold import fold
+from deploy.packed import PackedNet
+from helpers import ROOT
 from net import BinaryMLP, QuantizedMLP
+from support.files import read_npz
 
 SHAPES = {
     'binary': (BinaryMLP, 35, 70, 12, 2),
@@ -34,3 +37,8 @@ def packed(name, signed=False):
     images = numpy.random.randint(0, 256, (300, 1, sizes[0]), numpy.uint8)
     images[:100] *= numpy.random.randint(0, 2, images[:100].shape, numpy.uint8)
     return fold(net), images
+
+
+def supplied():
+    """The packed net in results/."""
+    return PackedNet(read_npz(f'{ROOT}/results/binary.packed'))

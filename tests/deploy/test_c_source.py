@@ -10,18 +10,16 @@ import pytest
 
 from deploy.c_source import to_c
 from deploy.packed import PackedMLP
-from helpers import ROOT
-from nets import SHAPES, packed
-from support.files import read_npz
+from nets import SHAPES, packed, supplied
 
 STRICT = '-Wall -Wextra -pedantic -Wconversion -Werror'.split()
 COMPILERS = [name for name in ('gcc', 'clang') if shutil.which(name)]
 pytestmark = pytest.mark.skipif(not COMPILERS, reason='there is no C compiler')
 
 
-def compiled(arrays, folder, compiler, *flags):
+def compiled(net, folder, compiler, *flags):
     source, library = folder / 'net.c', folder / f'net{len(list(folder.iterdir()))}.so'
-    source.write_text(to_c(arrays))
+    source.write_text(to_c(net))
     command = [compiler, *STRICT, *flags, '-shared', '-fPIC', str(source), '-o', str(library)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, '')
@@ -39,17 +37,17 @@ def logits(library, images, n_out):
 @pytest.mark.parametrize('name', SHAPES)
 def test_random_nets(name, compiler, tmp_path):
     for signed, flags in (False, ['-O2']), (True, ['-O3', '-march=native']):
-        arrays, images = packed(name, signed)
-        expected = PackedMLP(arrays).logits(images)
-        found = logits(compiled(arrays, tmp_path, compiler, '-std=c99', *flags), images, 12)
+        net, images = packed(name, signed)
+        expected = PackedMLP(net).logits(images)
+        found = logits(compiled(net, tmp_path, compiler, '-std=c99', *flags), images, 12)
         found = found[:, : expected.shape[1]]
         numpy.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_all_test_images(mnist, tmp_path):
-    arrays = read_npz(f'{ROOT}/results/binary.packed')
-    library = compiled(arrays, tmp_path, COMPILERS[0], '-std=c99', '-O2')
-    expected = PackedMLP(arrays).logits(mnist[2])
+    net = supplied()
+    library = compiled(net, tmp_path, COMPILERS[0], '-std=c99', '-O2')
+    expected = PackedMLP(net).logits(mnist[2])
     numpy.testing.assert_allclose(logits(library, mnist[2], 10), expected, rtol=1e-5, atol=1e-5)
     classes = [library.net_classify(i.ctypes.data_as(ctypes.c_void_p)) for i in mnist[2]]
     assert classes == expected.argmax(axis=1).tolist()

@@ -9,10 +9,9 @@ import pytest
 from pictures.layout import Layout
 from deploy.fold import fold
 from deploy.html_page import to_html
-from deploy.packed import PackedMLP
-from helpers import ROOT
+from deploy.packed import PackedMLP, PackedNet
 from net import BinaryMLP, QuantizedMLP
-from support.files import read_npz
+from nets import supplied
 
 webdriver = pytest.importorskip('selenium.webdriver', reason='Selenium is not installed')
 
@@ -39,6 +38,10 @@ def opened(browser, folder, *arguments):
     return browser
 
 
+def with_layout(net, layout):
+    return PackedNet({**net.arrays, 'layout': numpy.array(layout, numpy.int32)})
+
+
 def classes(browser, images):
     return browser.execute_script(
         """
@@ -54,10 +57,10 @@ def classes(browser, images):
 
 
 def test_a_thousand_test_images(browser, mnist, tmp_path):
-    arrays = read_npz(f'{ROOT}/results/binary.packed')
-    opened(browser, tmp_path, arrays, Layout())
+    net = supplied()
+    opened(browser, tmp_path, net)
     images = mnist[2][:1000]
-    expected = PackedMLP(arrays).logits(images).argmax(axis=1)
+    expected = PackedMLP(net).logits(images).argmax(axis=1)
     assert classes(browser, images) == expected.tolist()
 
 
@@ -66,10 +69,10 @@ def test_more_bits(browser, tmp_path, bits):
     numpy.random.seed(0)
     net = QuantizedMLP(35, 40, 12, 2, *bits)
     net.use_signed_pixels()
-    arrays = fold(net)
+    packed = fold(net)
     images = numpy.random.randint(0, 256, (300, 5, 7), numpy.uint8)
-    opened(browser, tmp_path, arrays, Layout(5, 7, 4, 4))
-    expected = PackedMLP(arrays).logits(images)
+    opened(browser, tmp_path, with_layout(packed, Layout(5, 7, 4, 4)))
+    expected = PackedMLP(packed).logits(images)
     found = browser.execute_script(
         'return arguments[0].map(image => logits(Uint8Array.from(image)))',
         images.reshape(300, 35).tolist(),
@@ -95,7 +98,7 @@ def draw(browser, points):
 
 @pytest.mark.parametrize('digit, points', [('7', SEVEN), ('1', ONE), ('0', ZERO)])
 def test_a_stroke_gives_the_digit(browser, tmp_path, digit, points):
-    opened(browser, tmp_path, read_npz(f'{ROOT}/results/binary.packed'), Layout())
+    opened(browser, tmp_path, supplied())
     answers = browser.find_element('id', 'answers')
     assert answers.get_attribute('data-answer') == '-1'
     assert draw(browser, points) == digit
@@ -106,8 +109,8 @@ def test_a_stroke_gives_the_digit(browser, tmp_path, digit, points):
 
 @pytest.mark.parametrize('layout', [Layout(dark=1), Layout(transposed=1), Layout(40, 20, 36, 18)])
 def test_a_drawing_is_placed_as_the_training_images_are(browser, tmp_path, layout):
-    arrays = fold(BinaryMLP(layout.rows * layout.columns, 8, 3))
-    opened(browser, tmp_path, arrays, layout)
+    net = fold(BinaryMLP(layout.rows * layout.columns, 8, 3))
+    opened(browser, tmp_path, with_layout(net, layout))
     draw(browser, [(100, 40), (100, 240)])
     image = numpy.array(browser.execute_script('return Array.from(prepare())'), numpy.uint8)
     image = image.reshape(layout[:2])
@@ -120,9 +123,9 @@ def test_a_drawing_is_placed_as_the_training_images_are(browser, tmp_path, layou
 
 def test_examples_by_mouse_and_keyboard(browser, mnist, tmp_path):
     examples = [mnist[2][(mnist[3] == k).argmax()] for k in range(10)]
-    arrays = read_npz(f'{ROOT}/results/binary.packed')
-    opened(browser, tmp_path, arrays, Layout(), examples)
-    expected = PackedMLP(arrays).logits(numpy.stack(examples)).argmax(axis=1)
+    net = supplied()
+    opened(browser, tmp_path, net, examples)
+    expected = PackedMLP(net).logits(numpy.stack(examples)).argmax(axis=1)
     answers = browser.find_element('id', 'answers')
     buttons = browser.find_elements('class name', 'example')
     assert len(buttons) == 10
@@ -135,7 +138,7 @@ def test_examples_by_mouse_and_keyboard(browser, mnist, tmp_path):
 
 
 def test_it_fits_a_phone(browser, tmp_path):
-    opened(browser, tmp_path, read_npz(f'{ROOT}/results/binary.packed'), Layout())
+    opened(browser, tmp_path, supplied())
     phone = {'width': 360, 'height': 740, 'deviceScaleFactor': 2, 'mobile': True}
     browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', phone)
     try:

@@ -3,10 +3,8 @@
 import numpy
 import pytest
 
-from deploy.packed import PackedMLP
-from helpers import ROOT
-from nets import SHAPES, packed
-from support.files import read_npz
+from deploy.packed import PackedMLP, PackedNet
+from nets import SHAPES, packed, supplied
 
 onnx = pytest.importorskip('onnx', reason='onnx is not installed')
 runtime = pytest.importorskip('onnxruntime', reason='ONNX Runtime is not installed')
@@ -22,24 +20,28 @@ def run(content, images):
 @pytest.mark.parametrize('signed', [False, True])
 @pytest.mark.parametrize('name', SHAPES)
 def test_random_nets(name, signed):
-    arrays, images = packed(name, signed)
-    logits, classes = run(to_onnx(arrays, *images.shape[1:]), images)
-    expected = PackedMLP(arrays).logits(images)
+    net, images = packed(name, signed)
+    logits, classes = run(to_onnx(net), images.reshape(-1, *net.image_shape))
+    expected = PackedMLP(net).logits(images)
     numpy.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
     numpy.testing.assert_array_equal(classes, expected.argmax(axis=1))
 
 
 def test_all_test_images(mnist):
-    arrays = read_npz(f'{ROOT}/results/binary.packed')
-    logits, classes = run(to_onnx(arrays, 28, 28), mnist[2])
-    expected = PackedMLP(arrays).logits(mnist[2])
+    net = supplied()
+    logits, classes = run(to_onnx(net), mnist[2])
+    expected = PackedMLP(net).logits(mnist[2])
     numpy.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
     numpy.testing.assert_array_equal(classes, expected.argmax(axis=1))
 
 
 def test_what_it_says_of_itself():
-    arrays, _ = packed('binary')
-    model = onnx.load_from_string(to_onnx({**arrays, 'accuracy': numpy.float32(0.978)}, 5, 7))
+    about = {
+        'accuracy': numpy.array(0.978, numpy.float32),
+        'layout': numpy.array([5, 7, 5, 5, 0, 0], numpy.int32),
+    }
+    net = PackedNet({**packed('binary')[0].arrays, **about})
+    model = onnx.load_from_string(to_onnx(net))
     assert {p.key: p.value for p in model.metadata_props} == {
         'description': 'a packed binary net 35-70-70-12',
         'classes': '0 1 2 3 4 5 6 7 8 9 10 11',

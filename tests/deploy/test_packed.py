@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 from deploy.fold import find_thresholds, fold
-from deploy.packed import PackedMLP, describe, pack_bits, summary, unpack_bits
+from deploy.packed import PackedMLP, PackedNet, pack_bits, summary, unpack_bits
 from helpers import ROOT, logits_of, run, trained
 from net import BinaryMLP, FloatMLP, QuantizedMLP
 from support.files import read_npz, save_arrays, save_npz
@@ -48,10 +48,10 @@ def example(request, mnist):
 
 @pytest.mark.parametrize('Way', WAYS)
 def test_the_same_class_for_each_of_the_test_images(example, Way):
-    net, arrays, images = example
+    net, packed, images = example
     expected = logits_of(net, images)
     assert len(set(expected.argmax(axis=1))) == 10
-    logits = Way(arrays).logits(images)
+    logits = Way(packed).logits(images)
     assert logits.dtype == numpy.float32
     assert numpy.array_equal(logits.argmax(axis=1), expected.argmax(axis=1))
     # Where no sum is within float rounding of a threshold.
@@ -61,7 +61,7 @@ def test_the_same_class_for_each_of_the_test_images(example, Way):
 
 @needs_numba
 def test_both_ways_are_equal_to_the_bit(example):
-    _, arrays, images = example
+    _, packed, images = example
     images = numpy.concatenate(
         [
             images[:600],
@@ -71,27 +71,27 @@ def test_both_ways_are_equal_to_the_bit(example):
             numpy.full_like(images[:1], 255),
         ]
     )
-    expected = PackedMLP(arrays).logits(images)
-    assert numpy.array_equal(XnorMLP(arrays).logits(images), expected)
+    expected = PackedMLP(packed).logits(images)
+    assert numpy.array_equal(XnorMLP(packed).logits(images), expected)
     for n in 1, 2, 249, 251:  # with and without threads, and a last chunk that is not full
-        assert numpy.array_equal(XnorMLP(arrays).logits(images[:n]), expected[:n])
-    assert XnorMLP(arrays).logits(images[:0]).shape == (0, 10)
+        assert numpy.array_equal(XnorMLP(packed).logits(images[:n]), expected[:n])
+    assert XnorMLP(packed).logits(images[:0]).shape == (0, 10)
 
 
 def test_every_activation_of_a_binary_net_behind_the_first_layer(mnist):
     """Given the same inputs, integers and floats agree in every unit, on the threshold too."""
     images, labels, _, _ = mnist
     net = trained(images, labels, 0, 100, 2, 1, 1, steps=20)
-    arrays = fold(net)
+    layer = fold(net).layers[1]
     # Inputs whose sums cover all that is possible: the first k inputs agree with the unit's
     # weights.
-    W = 2 * unpack_bits(arrays['l2/W'][:1], 100) - 1
+    W = layer.W
     sign = numpy.where(net.bn2.gamma.array < 0, -1, 1)
     for unit in range(100):
         x = numpy.where(numpy.tri(101, 100, -1, dtype=bool), W[unit], -W[unit])
         with chainer.using_config('train', False), chainer.no_backprop_mode():
             y = net.activation(net.bn2(net.l2(x.astype(numpy.float32)))).array[:, unit]
-        assert numpy.array_equal(y > 0, x @ W[unit] >= arrays['l2/T'][unit, 0])
+        assert numpy.array_equal(y > 0, x @ W[unit] >= layer.T[unit, 0])
         assert numpy.array_equal(
             x @ W[unit] * sign[unit], x @ numpy.where(net.l2.W.array[unit] >= 0, 1, -1)
         )
@@ -130,10 +130,10 @@ def test_bits_there_and_back(bits_and_values):
 
 
 def test_the_weights_are_those_of_the_net(example):
-    net, arrays, _ = example
+    net, packed, _ = example
     n = 2 ** int(net.l1.bits) - 1
-    for i in range(1, net.n_layers + 2):
-        V = unpack_bits(arrays[f'l{i}/W'], net[f'l{i}'].W.shape[1])
+    for i, layer in enumerate(packed.layers, 1):
+        V = layer.V
         V = (
             numpy.where(net[f'bn{i}'].gamma.array[:, None] < 0, n - V, V)
             if i <= net.n_layers
@@ -150,15 +150,11 @@ def quantized(layer):
 
 def test_size_of_the_file(tmp_path):
     path = tmp_path / 'packed'
-    save_arrays(str(path), fold(BinaryMLP(784, 1000, 10)))
+    save_arrays(str(path), fold(BinaryMLP(784, 1000, 10)).arrays)
     assert path.stat().st_size <= 250_000
 
 
 def test_what_cannot_be_packed():
-    net = BinaryMLP(7, 8, 3)
-    net.l2.b.array[3] = numpy.nan
-    with pytest.raises(ValueError, match='l2/b is not finite'):
-        fold(net)
     with pytest.raises(ValueError, match='sums of 32 bits'):
         fold(QuantizedMLP(40000, 1, 2, 1, 8, 8))
     with pytest.raises(ValueError, match='a float net has no bits to pack'):
@@ -202,6 +198,9 @@ def damaged(arrays):
                 },
             }
         ),
+        'a layout that is not one': changed(layout=numpy.array([4, 5, 4, 5, 0, 2], numpy.int32)),
+        'an accuracy of two nets': changed(accuracy=numpy.array([0.9, 0.9], numpy.float32)),
+        'more than all right': changed(accuracy=numpy.array(1.1, numpy.float32)),
         'nothing': {},
     }
 
@@ -209,13 +208,13 @@ def damaged(arrays):
 @pytest.fixture(scope='module')
 def small_packed():
     numpy.random.seed(0)
-    return fold(QuantizedMLP(20, 9, 3, 2, 2, 2))
+    return fold(QuantizedMLP(20, 9, 3, 2, 2, 2)).arrays
 
 
-@pytest.mark.parametrize('what', damaged(fold(QuantizedMLP(20, 9, 3, 2, 2, 2))))
+@pytest.mark.parametrize('what', damaged(fold(QuantizedMLP(20, 9, 3, 2, 2, 2)).arrays))
 def test_damaged(small_packed, what):
     with pytest.raises(ValueError) as e:
-        describe(damaged(small_packed)[what])
+        PackedNet(damaged(small_packed)[what])
     assert '\n' not in str(e.value)
 
 
@@ -231,16 +230,17 @@ def test_flipped_bytes_are_refused_or_give_numbers(Way, tmp_path_factory, small_
     path = tmp_path_factory.getbasetemp() / 'flipped'
     path.write_bytes(content)
     try:
-        net = Way(read_npz(str(path)))
+        net = PackedNet(read_npz(str(path)))
     except ValueError:
         return
-    assert net.logits(numpy.zeros((2, net.n_in), numpy.uint8)).shape == (2, net.n_out)
+    images = numpy.zeros((2, net.n_in), numpy.uint8)
+    assert Way(net).logits(images).shape == (2, net.n_out)
 
 
 def test_summary():
     net = QuantizedMLP(784, 100, 10, 2, 2, 3)
-    arrays = fold(net)
-    rows = [line.split() for line in summary(arrays).splitlines()]
+    packed = fold(net)
+    rows = [line.split() for line in summary(packed).splitlines()]
     assert rows[1] == [
         'l1',
         '784',
@@ -256,7 +256,7 @@ def test_summary():
     assert rows[2][:4] == ['l2', '100', '100', '10,300']
     assert rows[2][5:] == ['10,000', '(2', 'x', '3,', 'XNOR)']
     parameters = sum(param.size for param in net.params())
-    size = sum(array.nbytes for name, array in arrays.items() if '/' in name)
+    size = sum(array.nbytes for name, array in packed.arrays.items() if '/' in name)
     assert rows[4] == ['total', f'{parameters:,}', f'{size:,}', '89,400']
 
 
@@ -271,11 +271,11 @@ def test_the_program(tmp_path):
     result = pack_program(model, packed)
     assert result.stderr == ''
     before, after = model.stat().st_size, packed.stat().st_size
-    arrays = read_npz(str(packed))
-    assert describe(arrays) == 'a packed binary net 784-100-100-10'
+    packed_net = PackedNet(read_npz(str(packed)))
+    assert packed_net.title == 'a packed binary net 784-100-100-10'
     assert result.stdout.splitlines() == [
         'a binary net 784-100-100-10',
-        *summary(arrays).splitlines(),
+        *summary(packed_net).splitlines(),
         f'{model}: {before:,} bytes',
         f'{packed}: {after:,} bytes, {before / after:.1f} times smaller',
         f'to use it: ./inference.py {packed} [PICTURE ...]',
@@ -284,13 +284,12 @@ def test_the_program(tmp_path):
     net.bn1.gamma.array[:] = numpy.nan
     save_npz(str(tmp_path / 'broken'), net)
     for arguments, message in [
-        (('mlp.model', 'mlp.model'), 'mlp.model: this is the model itself; give another name'),
         (('packed', 'again'), 'packed: this model is packed already'),
         (('none', 'packed'), 'none: '),
         (('mlp.model', 'no/folder'), f'no{os.sep}folder: No such file or directory'),
         (
             ('broken', 'packed'),
-            'broken: bn1/gamma is not finite everywhere; such a net cannot be packed',
+            'broken: bn1/gamma is not finite everywhere',
         ),
     ]:
         result = pack_program(*(tmp_path / name for name in arguments))

@@ -11,7 +11,7 @@ from benchmarks import pictures
 
 from pictures.layout import Layout
 from pictures.digits import draw_answers, find_pictures, read_digits, read_grey
-from deploy.packed import PackedMLP
+from deploy.packed import PackedMLP, PackedNet
 from helpers import ROOT
 from support.files import read_npz
 
@@ -238,7 +238,7 @@ def test_pictures_as_people_take_them(packed, mnist, tmp_path, condition, reques
 
 @pytest.fixture(scope='module')
 def packed():
-    return PackedMLP(read_npz(f'{ROOT}/results/binary.packed'))
+    return PackedMLP(PackedNet(read_npz(f'{ROOT}/results/binary.packed')))
 
 
 @pytest.mark.slow

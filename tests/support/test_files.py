@@ -1,8 +1,11 @@
 """Files that are either complete or absent, and untrusted npz files."""
 
+import errno
 import io
 import os
 import pickle
+import stat
+import tracemalloc
 import zipfile
 
 import chainer
@@ -10,7 +13,11 @@ import chainer.links as L
 import numpy
 import pytest
 
-from support.files import read_npz, replacing, restore, save_npz
+from support.files import read_npz, replacing, restore, save_arrays, save_npz
+
+posix = pytest.mark.skipif(
+    os.name == 'nt', reason='Windows has no FIFOs, links or modes like these'
+)
 
 
 def test_replacing(tmp_path):
@@ -79,7 +86,7 @@ def test_any_array_of_numbers_or_text(tmp_path, array):
     path = str(tmp_path / 'a.npz')
     numpy.savez(path, a=array)
     read = read_npz(path)['a']
-    assert read.dtype == array.dtype
+    assert read.dtype == array.dtype.newbyteorder('=')
     assert (read == array).all() and read.shape == array.shape
 
 
@@ -209,3 +216,149 @@ def test_restoring_what_does_not_fit(change, message):
     change(serializer.target)
     with pytest.raises(ValueError, match='the file: does not fit: ' + message):
         restore('the file', serializer.target, L.Linear(3, 2))
+
+
+def test_a_stream_that_is_longer_than_it_says(tmp_path):
+    """The sizes in the zip file are those of 100,000 bytes, but 100 million come out."""
+    path, content = str(tmp_path / 'a.npz'), io.BytesIO()
+    header = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (100000,)}")
+    with zipfile.ZipFile(content, 'w', zipfile.ZIP_DEFLATED) as z:
+        with z.open('a.npy', 'w') as f:
+            f.write(header)
+            for _ in range(10):
+                f.write(bytes(10_000_000))
+    stated = (len(header) + 10**8).to_bytes(4, 'little')
+    assert content.getvalue().count(stated) == 2
+    lie = (len(header) + 100_000).to_bytes(4, 'little')
+    with open(path, 'wb') as f:
+        f.write(content.getvalue().replace(stated, lie))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match='a.npz: damaged'):
+        read_npz(path)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize('method', [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compression(tmp_path, method):
+    path = str(tmp_path / 'a.npz')
+    write_zip(path, {'a.npy': npy("{'descr': '|u1', 'shape': (0,)}")}, method)
+    with pytest.raises(ValueError, match='compressed in a way that is not read'):
+        read_npz(path)
+
+
+@pytest.mark.filterwarnings('ignore:Duplicate name')
+def test_two_members_of_one_name(tmp_path):
+    path = str(tmp_path / 'a.npz')
+    numpy.savez(path, a=numpy.zeros(1))
+    with zipfile.ZipFile(path, 'a') as z:
+        z.writestr('a.npy', z.read('a.npy'))
+    with pytest.raises(ValueError, match='two members of one name'):
+        read_npz(path)
+
+
+@posix
+def test_only_regular_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / 'fifo')
+    for path in '/dev/zero', str(tmp_path / 'fifo'):
+        with pytest.raises(ValueError, match=f'^{path}: not a regular file$'):
+            read_npz(path)
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.EMFILE, errno.ENOMEM])
+def test_what_the_system_cannot_read_is_not_called_damaged(tmp_path, monkeypatch, number):
+    path = str(tmp_path / 'a.npz')
+    numpy.savez(path, a=numpy.zeros(1))
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(zipfile, '_EndRecData', fail)
+    with pytest.raises(OSError) as e:
+        read_npz(path)
+    assert (e.value.errno, e.value.filename) == (number, path)
+
+
+# What replacing() does with what is there already.
+
+
+def write(path, content=b'mark', mark=b'mark'):
+    with replacing(str(path), mark) as f:
+        f.write(content)
+
+
+def test_only_outputs_of_the_same_kind_are_replaced(tmp_path):
+    path = tmp_path / 'file'
+    write(path)
+    write(path, b'the mark of a second')
+    for other in b'another', bytes(256) + b'mark', b'':
+        path.write_bytes(other)
+        with pytest.raises(ValueError, match=f'^{path}: is no earlier output of this kind'):
+            write(path)
+        assert path.read_bytes() == other and os.listdir(tmp_path) == ['file']
+
+
+@posix
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / 'there').mkdir()
+    (tmp_path / 'link').symlink_to('there/file')
+    for content in b'mark 1', b'mark 2':
+        write(tmp_path / 'link', content)
+        assert (tmp_path / 'link').is_symlink()
+        assert (tmp_path / 'there/file').read_bytes() == content
+    assert os.listdir(tmp_path / 'there') == ['file']
+    (tmp_path / 'there/file').write_bytes(b'another')
+    with pytest.raises(ValueError, match=f'{tmp_path}/link: is no earlier output'):
+        write(tmp_path / 'link')
+    (tmp_path / 'loop').symlink_to('loop')
+    with pytest.raises(OSError, match='Too many levels of symbolic links') as e:
+        write(tmp_path / 'loop')
+    assert e.value.filename == f'{tmp_path}/loop' and (tmp_path / 'loop').is_symlink()
+
+
+@posix
+def test_a_link_in_place_of_the_new_file_is_not_followed(tmp_path):
+    (tmp_path / 'precious').write_bytes(b'old')
+    (tmp_path / '.file.new').symlink_to('precious')
+    write(tmp_path / 'file')
+    assert (tmp_path / 'precious').read_bytes() == b'old'
+    assert sorted(os.listdir(tmp_path)) == ['file', 'precious']
+
+
+@posix
+def test_a_fifo_is_written_to(tmp_path):
+    path = tmp_path / 'fifo'
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write(path)
+    assert os.read(reader, 100) == b'mark'
+    os.close(reader)
+    assert path.is_fifo() and os.listdir(tmp_path) == ['fifo']
+
+
+@posix
+def test_a_device_is_written_to(tmp_path):
+    path = tmp_path / 'null'
+    try:
+        os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        path.write_bytes(b'')
+    except OSError as e:
+        pytest.skip(f'no device can be made here: {e}')
+    write(path)
+    assert path.is_char_device() and os.listdir(tmp_path) == ['null']
+
+
+@posix
+@pytest.mark.parametrize('mode', [0o600, 0o644, 0o755])
+def test_the_mode_is_kept(tmp_path, mode):
+    write(tmp_path / 'file')
+    os.chmod(tmp_path / 'file', mode)
+    write(tmp_path / 'file')
+    assert stat.S_IMODE(os.stat(tmp_path / 'file').st_mode) == mode
+
+
+def test_equal_arrays_make_equal_files(tmp_path):
+    a, b = numpy.zeros(1), numpy.ones(1)
+    save_arrays(str(tmp_path / '1'), {'a': a, 'b': b})
+    save_arrays(str(tmp_path / '2'), {'b': b, 'a': a})
+    assert (tmp_path / '1').read_bytes() == (tmp_path / '2').read_bytes()
