@@ -64,7 +64,7 @@ def fork_server():
     command = [sys.executable, os.path.join(ROOT, 'tests', 'fork_server.py'), *IMPORTED]
     with its:
         server = subprocess.Popen(  # Without env it would get what C code has set here, too.
-            command, env=dict(os.environ), stdin=its, stdout=subprocess.DEVNULL
+            command, env=dict(os.environ), stdin=its, stdout=subprocess.PIPE
         )
     return ours, environment(), server
 

@@ -23,15 +23,7 @@ def modules():
         yield os.path.relpath(path, ROOT)[: -len('.py')].replace(os.sep, '.')
 
 
-WITHOUT_CHAINER = (
-    'deploy.__init__',
-    'deploy.c_source',
-    'deploy.html_page',
-    'deploy.onnx_graph',
-    'deploy.packed',
-    'support.__init__',
-    'support.memory',
-)
+WITHOUT_CHAINER = 'deploy.__init__', 'deploy.onnx_graph', 'support.__init__', 'support.begin'
 WITH_NUMBA = 'deploy.xnor', 'fast.cpu', 'fast.kernels', 'fast.pixels', 'fast.xnor'
 MODULES = [
     name

@@ -80,10 +80,6 @@ def refused(tmp_path, message):
     assert str(tmp_path) in str(e.value)
 
 
-def test_no_folder(tmp_path):
-    refused(tmp_path / 'none', 'there is no file train-images-idx3-ubyte')
-
-
 @pytest.mark.parametrize(
     'name',
     [

@@ -14,7 +14,7 @@ import fast
 import train_mnist
 from data import read_mnist, to_input
 from helpers import log_of, same, small
-from inference import Unpacked
+from inference import load
 from net import BinaryMLP, FloatMLP, QuantizedMLP
 from training import recipe
 from training.arguments import RECIPE_DEFAULTS, recipe_options
@@ -198,7 +198,7 @@ def test_the_epoch_is_chosen_by_images_that_training_never_sees(small_mnist, tmp
     # The first of several.
     best = max(rows, key=lambda row: row['validation/main/accuracy'])
     images, labels, test_images, test_labels = read_mnist(str(small_mnist))
-    model = Unpacked('', read_npz(str(tmp_path / 'mlp.model')), chainer.get_device('@numpy'))
+    model, _ = load(str(tmp_path / 'mlp.model'), -1)
     held_out = (model.logits(images[400:]).argmax(axis=1) == labels[400:]).mean()
     test = (model.logits(test_images).argmax(axis=1) == test_labels).mean()
     assert held_out == pytest.approx(best['validation/main/accuracy'])
