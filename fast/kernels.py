@@ -476,6 +476,193 @@ prefetch_to_read = _prefetch(0)
 prefetch_to_write = _prefetch(1)
 
 
+# Products of floats with signs. Four numbers of a row have 16 sums with signs, a table; the signs
+# of a column at these four inputs, a word of them for 32 inputs, are the index of its sum.
+
+GROUP = 4  # inputs of a table
+ROWS = 4  # of a product at a time: they share the signs
+
+
+class _Sums:
+    """VPERMPS of AVX-512 looks 16 columns up."""
+
+    table_size, lanes, columns = 16, _vector(ir.FloatType(), 16), 64  # columns at a time
+
+    def table(self, builder, numbers):
+        """The sums: number j is added if bit j of the index is set, else subtracted."""
+        table = _vector(ir.FloatType(), self.table_size)
+        terms = []
+        for j, number in enumerate(numbers):
+            signs = [1.0 if i >> j & 1 else -1.0 for i in range(self.table_size)]
+            terms.append(builder.fmul(_splat(builder, number, table), ir.Constant(table, signs)))
+        return builder.fadd(builder.fadd(*terms[:2]), builder.fadd(*terms[2:]))
+
+    def prepare(self, builder, word):
+        """What to make of the words of some columns, for all their groups of inputs."""
+        return word
+
+    def signs(self, builder, word):
+        """What to make of their lowest bits, for one group and all rows."""
+        return word
+
+    def load(self, builder, table):
+        return _load(builder, _at(builder, table, self.lanes))
+
+    def add(self, builder, total, table, signs):
+        found = _call(builder, 'llvm.x86.avx512.permvar.sf.512', self.lanes, table, signs)
+        return builder.fadd(total, found)
+
+
+class _HalfOfSums(_Sums):
+    """VPERMPS of AVX2 looks eight columns up, in the sums without the fourth number's sign.
+
+    These are the ones that subtract it; the others are their negatives.
+    """
+
+    table_size, lanes, columns = 8, _vector(ir.FloatType(), 8), 16
+
+    def prepare(self, builder, word):
+        """Inverts the first three signs of a group if the fourth is set."""
+        fourth = builder.and_(word, _constant(word.type, 0x88888888))
+        first = builder.sub(fourth, builder.lshr(fourth, _constant(word.type, 3)))
+        return builder.xor(word, first)
+
+    def signs(self, builder, word):
+        fourth = builder.shl(word, _constant(word.type, 28))
+        return word, builder.and_(fourth, _constant(word.type, 1 << 31))
+
+    def add(self, builder, total, table, signs):
+        index, sign = signs
+        found = _call(builder, 'llvm.x86.avx2.permps', self.lanes, table, index)
+        found = builder.xor(builder.bitcast(found, sign.type), sign)
+        return builder.fadd(total, builder.bitcast(found, self.lanes))
+
+
+class _Products(_Sums):
+    """Products with +1 and -1, for any CPU; the table is the four numbers."""
+
+    table_size, lanes, columns = GROUP, _vector(ir.FloatType(), 8), 8
+
+    def table(self, builder, numbers):
+        table = ir.Constant(_vector(ir.FloatType(), GROUP), ir.Undefined)
+        for j, number in enumerate(numbers):
+            table = builder.insert_element(table, number, ir.Constant(INT32, j))
+        return table
+
+    def signs(self, builder, word):
+        minus_one = builder.bitcast(_constant(self.lanes, -1.0), word.type)
+        factors = []
+        for j in range(GROUP):
+            sign = builder.shl(word, _constant(word.type, 31 - j))
+            sign = builder.and_(sign, _constant(word.type, 1 << 31))
+            factors.append(builder.bitcast(builder.xor(sign, minus_one), self.lanes))
+        return factors
+
+    def load(self, builder, table):
+        numbers = [_load(builder, builder.gep(table, [_int(j)])) for j in range(GROUP)]
+        return [_splat(builder, number, self.lanes) for number in numbers]
+
+    def add(self, builder, total, table, signs):
+        name = f'llvm.fmuladd.v{self.lanes.count}f32'
+        for number, sign in zip(table, signs):
+            total = _call(builder, name, self.lanes, number, sign, total)
+        return total
+
+
+_lookup_way = {'avx512f': _Sums, 'avx2': _HalfOfSums, 'plain': _Products}[cpu.FLOATS]()
+TABLE = _lookup_way.table_size
+
+
+@intrinsic
+def write_table(typingctx, T, t_start, A, a_start, a_stride, count):
+    """Writes the table of up to four numbers of A; those that are missing are 0."""
+
+    def codegen(context, builder, signature, args):
+        kinds = signature.args
+        out = _array(context, builder, kinds[0], args[0], args[1])
+        a = _array(context, builder, kinds[2], args[2], args[3])
+        zero = ir.Constant(ir.FloatType(), 0.0)
+        numbers = []
+        for j in range(GROUP):
+            there = builder.icmp_signed('<', _int(j), args[5])
+            index = builder.select(there, builder.mul(args[4], _int(j)), _int(0))
+            number = _load(builder, builder.gep(a, [index]))
+            numbers.append(builder.select(there, number, zero))
+        table = _lookup_way.table(builder, numbers)
+        builder.store(table, _at(builder, out, table.type), align=1)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(T, i64, A, i64, i64, i64), codegen
+
+
+@intrinsic
+def add_products(
+    typingctx, Y, y_start, y_stride, rows, carry, T, t_start, groups, I, i_start, i_stride
+):
+    """Y[r, u] = carry * Y[r, u] + the sums of the signs in I of the columns u of a block.
+
+    T has a table for each group of four inputs and each of ROWS rows, of which the first ``rows``
+    are written. What Y was does not matter if carry is 0.
+    """
+
+    def codegen(context, builder, signature, args):
+        kinds, way = signature.args, _lookup_way
+        out = _array(context, builder, kinds[0], args[0], args[1])
+        tables = _array(context, builder, kinds[5], args[5], args[6])
+        words = _array(context, builder, kinds[8], args[8], args[9])
+        y_stride, rows, carry, groups, i_stride = args[2], args[3], args[4], args[7], args[10]
+        word, a_word = _vector(INT32, way.lanes.count), _int(32 // GROUP)
+        registers = way.columns // way.lanes.count
+        totals = [_registers(builder, way.lanes, registers) for _ in range(ROWS)]
+        signs = _registers(builder, word, registers)
+        carried = builder.fcmp_unordered('!=', carry, ir.Constant(carry.type, 0.0))
+
+        def group(g):
+            now = [builder.load(register) for register in signs]
+            for register, value in zip(signs, now):
+                builder.store(builder.lshr(value, _constant(word, GROUP)), register)
+            now = [way.signs(builder, value) for value in now]
+            for r, of_row in enumerate(totals):
+                index = builder.add(builder.mul(g, _int(ROWS * TABLE)), _int(r * TABLE))
+                table = way.load(builder, builder.gep(tables, [index]))
+                for register, of_columns in zip(of_row, now):
+                    _update(
+                        builder,
+                        register,
+                        lambda total, t=table, s=of_columns: way.add(builder, total, t, s),
+                    )
+
+        for part in range(UNITS // way.columns):
+            for of_row in totals:
+                for register in of_row:
+                    builder.store(_constant(way.lanes, 0.0), register)
+            with cgutils.for_range_slice(builder, _int(0), groups, a_word) as (start, _):
+                row = builder.mul(builder.udiv(start, a_word), i_stride)
+                row = builder.gep(words, [row])
+                for k, register in enumerate(signs):
+                    value = _load(builder, _at(builder, row, word, part * registers + k))
+                    builder.store(way.prepare(builder, value), register)
+                stop = builder.add(start, a_word)
+                stop = builder.select(builder.icmp_signed('<', stop, groups), stop, groups)
+                with cgutils.for_range_slice(builder, start, stop, _int(1)) as (g, _):
+                    group(g)
+            for r, of_row in enumerate(totals):
+                with builder.if_then(builder.icmp_signed('<', _int(r), rows)):
+                    row = builder.gep(out, [builder.mul(y_stride, _int(r))])
+                    for k, register in enumerate(of_row):
+                        at = _at(builder, row, way.lanes, part * registers + k)
+                        with builder.if_then(carried):
+                            before = _splat(builder, carry, way.lanes)
+                            before = builder.fmul(before, _load(builder, at))
+                            _update(builder, register, builder.fadd, before)
+                        builder.store(builder.load(register), at, align=1)
+        return context.get_dummy_value()
+
+    i64, f32 = types.int64, types.float32
+    return types.void(Y, i64, i64, i64, f32, T, i64, i64, I, i64, i64), codegen
+
+
 # Sparse sums, and what they need.
 
 
