@@ -29,7 +29,6 @@ BIT_KERNELS = {
 }
 FLOAT_KERNELS = {
     'avx512f': 'AVX-512',
-    'avx2': 'AVX2',
     'plain': 'plain vectors',
 }
 

@@ -476,191 +476,179 @@ prefetch_to_read = _prefetch(0)
 prefetch_to_write = _prefetch(1)
 
 
-# Products of floats with signs. Four numbers of a row have 16 sums with signs, a table; the signs
-# of a column at these four inputs, a word of them for 32 inputs, are the index of its sum.
+def _transposed(builder, rows):
+    """The transpose of eight vectors of eight numbers."""
+    rows = list(rows)
+    for size in 4, 2, 1:  # exchanges the quarters of this size that are off the diagonal
+        upper = [j + 8 - size if j & size else j for j in range(8)]
+        lower = [j + 8 if j & size else j + size for j in range(8)]
+        for i in range(8):
+            if not i & size:
+                both = rows[i], rows[i + size]
+                for k, lane in (i, upper), (i + size, lower):
+                    order = ir.Constant(_vector(INT32, 8), lane)
+                    rows[k] = builder.shuffle_vector(*both, order)
+    return rows
+
+
+# Products of floats with signs: four numbers of a row have 16 sums with signs, and the signs of a
+# column at these inputs, four bits, are the index of its sum. A word has the signs of 32 inputs.
 
 GROUP = 4  # inputs of a table
-ROWS = 4  # of a product at a time: they share the signs
+ROWS = 8  # of a product at a time
+TABLE = 16 * ROWS  # sums of four inputs, for all rows
 
 
-class _Sums:
-    """VPERMPS of AVX-512 looks 16 columns up."""
+class _Permute:
+    """VPERMPS of AVX-512: a register has the sums of a row, and 16 columns find theirs at once."""
 
-    table_size, lanes, columns = 16, _vector(ir.FloatType(), 16), 64  # columns at a time
+    columns, lanes = 32, _vector(ir.FloatType(), 16)  # columns at a time
+    words = [_vector(INT32, 16)] * 2
+    shift = _constant(words[0], GROUP)
 
-    def table(self, builder, numbers):
-        """The sums: number j is added if bit j of the index is set, else subtracted."""
-        table = _vector(ir.FloatType(), self.table_size)
-        terms = []
-        for j, number in enumerate(numbers):
-            signs = [1.0 if i >> j & 1 else -1.0 for i in range(self.table_size)]
-            terms.append(builder.fmul(_splat(builder, number, table), ir.Constant(table, signs)))
-        return builder.fadd(builder.fadd(*terms[:2]), builder.fadd(*terms[2:]))
+    def tables(self, builder, rows):
+        """The vectors of a table: number j is added if bit j of the index is set."""
+        for numbers in rows:
+            terms = []
+            for j, number in enumerate(numbers):
+                signs = ir.Constant(self.lanes, [1.0 if i >> j & 1 else -1.0 for i in range(16)])
+                terms.append(builder.fmul(_splat(builder, number, self.lanes), signs))
+            yield builder.fadd(builder.fadd(*terms[:2]), builder.fadd(*terms[2:]))
 
-    def prepare(self, builder, word):
-        """What to make of the words of some columns, for all their groups of inputs."""
-        return word
+    def load_words(self, builder, row, k):
+        return _load(builder, _at(builder, row, self.words[0], k))
 
-    def signs(self, builder, word):
-        """What to make of their lowest bits, for one group and all rows."""
-        return word
+    def add(self, builder, totals, table, words):
+        """Adds the sums of a table to the totals, a register for each row and vector of words."""
+        totals = iter(totals)
+        for r in range(ROWS):
+            sums = _load(builder, _at(builder, table, self.lanes, r))
+            for index in words:
+                name = 'llvm.x86.avx512.permvar.sf.512'
+                found = _call(builder, name, self.lanes, sums, index)
+                _update(builder, next(totals), builder.fadd, found)
 
-    def load(self, builder, table):
-        return _load(builder, _at(builder, table, self.lanes))
-
-    def add(self, builder, total, table, signs):
-        found = _call(builder, 'llvm.x86.avx512.permvar.sf.512', self.lanes, table, signs)
-        return builder.fadd(total, found)
-
-
-class _HalfOfSums(_Sums):
-    """VPERMPS of AVX2 looks eight columns up, in the sums without the fourth number's sign.
-
-    These are the ones that subtract it; the others are their negatives.
-    """
-
-    table_size, lanes, columns = 8, _vector(ir.FloatType(), 8), 16
-
-    def prepare(self, builder, word):
-        """Inverts the first three signs of a group if the fourth is set."""
-        fourth = builder.and_(word, _constant(word.type, 0x88888888))
-        first = builder.sub(fourth, builder.lshr(fourth, _constant(word.type, 3)))
-        return builder.xor(word, first)
-
-    def signs(self, builder, word):
-        fourth = builder.shl(word, _constant(word.type, 28))
-        return word, builder.and_(fourth, _constant(word.type, 1 << 31))
-
-    def add(self, builder, total, table, signs):
-        index, sign = signs
-        found = _call(builder, 'llvm.x86.avx2.permps', self.lanes, table, index)
-        found = builder.xor(builder.bitcast(found, sign.type), sign)
-        return builder.fadd(total, builder.bitcast(found, self.lanes))
+    def rows(self, builder, totals):
+        return totals
 
 
-class _Products(_Sums):
-    """Products with +1 and -1, for any CPU; the table is the four numbers."""
+class _LoadSums:
+    """For any CPU: the sums of all rows are a vector in memory, and a column loads it."""
 
-    table_size, lanes, columns = GROUP, _vector(ir.FloatType(), 8), 8
+    columns, lanes = 8, _vector(ir.FloatType(), ROWS)
+    words = [INT64] * 8
+    shift = _int(GROUP)
 
-    def table(self, builder, numbers):
-        table = ir.Constant(_vector(ir.FloatType(), GROUP), ir.Undefined)
-        for j, number in enumerate(numbers):
-            table = builder.insert_element(table, number, ir.Constant(INT32, j))
-        return table
+    def tables(self, builder, rows):
+        numbers = []
+        for column in zip(*rows):
+            vector = ir.Constant(self.lanes, ir.Undefined)
+            for r, number in enumerate(column):
+                vector = builder.insert_element(vector, number, ir.Constant(INT32, r))
+            numbers.append((builder.fneg(vector), vector))
+        first, last = (
+            [builder.fadd(a[i & 1], b[i >> 1]) for i in range(4)]
+            for a, b in (numbers[:2], numbers[2:])
+        )
+        for i in range(16):
+            yield builder.fadd(first[i & 3], last[i >> 2])
 
-    def signs(self, builder, word):
-        minus_one = builder.bitcast(_constant(self.lanes, -1.0), word.type)
-        factors = []
-        for j in range(GROUP):
-            sign = builder.shl(word, _constant(word.type, 31 - j))
-            sign = builder.and_(sign, _constant(word.type, 1 << 31))
-            factors.append(builder.bitcast(builder.xor(sign, minus_one), self.lanes))
-        return factors
+    def load_words(self, builder, row, k):
+        """The word of a column, such that the index is an offset in bytes."""
+        word = builder.zext(_load(builder, builder.gep(row, [_int(k)])), INT64)
+        return builder.mul(word, _int(4 * ROWS))
 
-    def load(self, builder, table):
-        numbers = [_load(builder, builder.gep(table, [_int(j)])) for j in range(GROUP)]
-        return [_splat(builder, number, self.lanes) for number in numbers]
+    def add(self, builder, totals, table, words):
+        for total, word in zip(totals, words):
+            offset = builder.and_(word, _int(15 * 4 * ROWS))
+            found = builder.load(_at(builder, table, self.lanes, 0, offset), align=16)
+            _update(builder, total, builder.fadd, found)
 
-    def add(self, builder, total, table, signs):
-        name = f'llvm.fmuladd.v{self.lanes.count}f32'
-        for number, sign in zip(table, signs):
-            total = _call(builder, name, self.lanes, number, sign, total)
-        return total
+    def rows(self, builder, totals):
+        return _transposed(builder, totals)
 
 
-_lookup_way = {'avx512f': _Sums, 'avx2': _HalfOfSums, 'plain': _Products}[cpu.FLOATS]()
-TABLE = _lookup_way.table_size
+_look_up = {'avx512f': _Permute, 'plain': _LoadSums}[cpu.FLOATS]()
 
 
 @intrinsic
-def write_table(typingctx, T, t_start, A, a_start, a_stride, count):
-    """Writes the table of up to four numbers of A; those that are missing are 0."""
+def write_table(typingctx, T, t_start, A, a_start, stride, row_stride, rows, count):
+    """Writes the table of the first ``rows`` rows and ``count`` inputs; others are taken as 0."""
 
     def codegen(context, builder, signature, args):
         kinds = signature.args
         out = _array(context, builder, kinds[0], args[0], args[1])
         a = _array(context, builder, kinds[2], args[2], args[3])
-        zero = ir.Constant(ir.FloatType(), 0.0)
-        numbers = []
-        for j in range(GROUP):
-            there = builder.icmp_signed('<', _int(j), args[5])
-            index = builder.select(there, builder.mul(args[4], _int(j)), _int(0))
-            number = _load(builder, builder.gep(a, [index]))
-            numbers.append(builder.select(there, number, zero))
-        table = _lookup_way.table(builder, numbers)
-        builder.store(table, _at(builder, out, table.type), align=1)
+        stride, row_stride, rows, count = args[4:]
+
+        def number(r, j):
+            there = builder.and_(
+                builder.icmp_signed('<', _int(r), rows), builder.icmp_signed('<', _int(j), count)
+            )
+            at = builder.add(builder.mul(row_stride, _int(r)), builder.mul(stride, _int(j)))
+            loaded = _load(builder, builder.gep(a, [builder.select(there, at, _int(0))]))
+            return builder.select(there, loaded, ir.Constant(loaded.type, 0.0))
+
+        numbers = [[number(r, j) for j in range(GROUP)] for r in range(ROWS)]
+        for k, sums in enumerate(_look_up.tables(builder, numbers)):
+            builder.store(sums, _at(builder, out, sums.type, k), align=16)
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(T, i64, A, i64, i64, i64), codegen
+    return types.void(T, i64, A, i64, i64, i64, i64, i64), codegen
 
 
 @intrinsic
-def add_products(
-    typingctx, Y, y_start, y_stride, rows, carry, T, t_start, groups, I, i_start, i_stride
-):
-    """Y[r, u] = carry * Y[r, u] + the sums of the signs in I of the columns u of a block.
+def add_sums(typingctx, T, groups, I, i_start, i_stride, carry, Y, y_start, y_stride, rows):
+    """Y[r, u] = carry * Y[r, u] + the sums that the words I[:, u] select, for a block of columns.
 
-    T has a table for each group of four inputs and each of ROWS rows, of which the first ``rows``
-    are written. What Y was does not matter if carry is 0.
+    T has so many tables. What was in Y does not matter if carry is 0.
     """
 
     def codegen(context, builder, signature, args):
-        kinds, way = signature.args, _lookup_way
-        out = _array(context, builder, kinds[0], args[0], args[1])
-        tables = _array(context, builder, kinds[5], args[5], args[6])
-        words = _array(context, builder, kinds[8], args[8], args[9])
-        y_stride, rows, carry, groups, i_stride = args[2], args[3], args[4], args[7], args[10]
-        word, a_word = _vector(INT32, way.lanes.count), _int(32 // GROUP)
-        registers = way.columns // way.lanes.count
-        totals = [_registers(builder, way.lanes, registers) for _ in range(ROWS)]
-        signs = _registers(builder, word, registers)
+        kinds, way = signature.args, _look_up
+        tables = _array(context, builder, kinds[0], args[0])
+        signs = _array(context, builder, kinds[2], args[2], args[3])
+        out = _array(context, builder, kinds[6], args[6], args[7])
+        groups, i_stride, carry, y_stride, rows = args[1], args[4], args[5], args[8], args[9]
         carried = builder.fcmp_unordered('!=', carry, ir.Constant(carry.type, 0.0))
-
-        def group(g):
-            now = [builder.load(register) for register in signs]
-            for register, value in zip(signs, now):
-                builder.store(builder.lshr(value, _constant(word, GROUP)), register)
-            now = [way.signs(builder, value) for value in now]
-            for r, of_row in enumerate(totals):
-                index = builder.add(builder.mul(g, _int(ROWS * TABLE)), _int(r * TABLE))
-                table = way.load(builder, builder.gep(tables, [index]))
-                for register, of_columns in zip(of_row, now):
-                    _update(
-                        builder,
-                        register,
-                        lambda total, t=table, s=of_columns: way.add(builder, total, t, s),
-                    )
-
+        vectors = way.columns // way.lanes.count  # of a row
+        totals = _registers(builder, way.lanes, ROWS * vectors)
+        words = [cgutils.alloca_once(builder, word) for word in way.words]
+        a_word = _int(32 // GROUP)
         for part in range(UNITS // way.columns):
-            for of_row in totals:
-                for register in of_row:
-                    builder.store(_constant(way.lanes, 0.0), register)
+            for total in totals:
+                builder.store(_constant(way.lanes, 0.0), total)
             with cgutils.for_range_slice(builder, _int(0), groups, a_word) as (start, _):
-                row = builder.mul(builder.udiv(start, a_word), i_stride)
-                row = builder.gep(words, [row])
-                for k, register in enumerate(signs):
-                    value = _load(builder, _at(builder, row, word, part * registers + k))
-                    builder.store(way.prepare(builder, value), register)
+                row = builder.gep(signs, [builder.mul(builder.udiv(start, a_word), i_stride)])
+                for k, word in enumerate(words):
+                    loaded = way.load_words(builder, row, part * len(words) + k)
+                    builder.store(loaded, word)
                 stop = builder.add(start, a_word)
                 stop = builder.select(builder.icmp_signed('<', stop, groups), stop, groups)
                 with cgutils.for_range_slice(builder, start, stop, _int(1)) as (g, _):
-                    group(g)
-            for r, of_row in enumerate(totals):
+                    table = builder.gep(tables, [builder.mul(g, _int(TABLE))])
+                    way.add(builder, totals, table, [builder.load(word) for word in words])
+                    for word in words:
+                        _update(builder, word, builder.lshr, way.shift)
+            found = way.rows(builder, [builder.load(total) for total in totals])
+            for r in range(ROWS):
                 with builder.if_then(builder.icmp_signed('<', _int(r), rows)):
                     row = builder.gep(out, [builder.mul(y_stride, _int(r))])
-                    for k, register in enumerate(of_row):
-                        at = _at(builder, row, way.lanes, part * registers + k)
+                    for k in range(vectors):
+                        at = _at(builder, row, way.lanes, part * vectors + k)
+                        total = totals[r * vectors + k]
+                        builder.store(found[r * vectors + k], total)
                         with builder.if_then(carried):
-                            before = _splat(builder, carry, way.lanes)
-                            before = builder.fmul(before, _load(builder, at))
-                            _update(builder, register, builder.fadd, before)
-                        builder.store(builder.load(register), at, align=1)
+                            before = builder.fmul(
+                                _splat(builder, carry, way.lanes), _load(builder, at)
+                            )
+                            _update(builder, total, builder.fadd, before)
+                        builder.store(builder.load(total), at, align=1)
         return context.get_dummy_value()
 
     i64, f32 = types.int64, types.float32
-    return types.void(Y, i64, i64, i64, f32, T, i64, i64, I, i64, i64), codegen
+    return types.void(T, i64, I, i64, i64, f32, Y, i64, i64, i64), codegen
 
 
 # Sparse sums, and what they need.
@@ -710,15 +698,7 @@ def transpose(typingctx, A, a_start, a_stride, B, b_start, b_stride):
                 yield builder.bitcast(row, ir.PointerType(lanes))
 
         rows = [_load(builder, row) for row in pointers(kinds[0], *args[:3])]
-        for size in 4, 2, 1:  # exchanges the quarters of this size that are off the diagonal
-            upper = [j + 8 - size if j & size else j for j in range(8)]
-            lower = [j + 8 if j & size else j + size for j in range(8)]
-            for i in range(8):
-                if not i & size:
-                    both = rows[i], rows[i + size]
-                    for k, lane in (i, upper), (i + size, lower):
-                        order = ir.Constant(_vector(INT32, 8), lane)
-                        rows[k] = builder.shuffle_vector(*both, order)
+        rows = _transposed(builder, rows)
         for row, pointer in zip(rows, pointers(kinds[3], *args[3:])):
             builder.store(row, pointer, align=1)
         return context.get_dummy_value()

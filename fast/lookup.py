@@ -17,7 +17,7 @@ gives products with s1 + s2, which is -2, 0 or 2; with ``carry`` 2 those with 2 
 import numba
 import numpy
 
-from fast.kernels import GROUP, ROWS, TABLE, add_products, write_table
+from fast.kernels import GROUP, TABLE, add_sums, write_table
 
 WORD = 32  # inputs whose signs make up a word
 
@@ -25,7 +25,7 @@ WORD = 32  # inputs whose signs make up a word
 @numba.njit
 def table_size(n):
     """How many float32 the tables of n inputs take. They should start at a cache line."""
-    return -(-n // GROUP) * ROWS * TABLE
+    return -(-n // GROUP) * TABLE
 
 
 @numba.njit(error_model='numpy')
@@ -59,9 +59,8 @@ def write_tables(A, start, stride, row_stride, rows, n, T, t_start):
         T (array): float32 array; the tables start at t_start. They take :func:`table_size`.
     """
     for i in range(0, n, GROUP):
-        for r in range(ROWS):
-            a_start = start + min(r, rows - 1) * row_stride + i * stride
-            write_table(T, t_start + (i * ROWS // GROUP + r) * TABLE, A, a_start, stride, n - i)
+        t = t_start + i // GROUP * TABLE
+        write_table(T, t, A, start + i * stride, stride, row_stride, rows, n - i)
 
 
 @numba.njit(error_model='numpy')
@@ -80,5 +79,5 @@ def product(T, n, I, column, carry, Y, start, stride, rows):
             memory.
         rows (int): How many rows are written, 1 to ROWS.
     """
-    groups, columns = -(-n // GROUP), I.shape[1]
-    add_products(Y, start, stride, rows, numpy.float32(carry), T, 0, groups, I, column, columns)
+    groups = -(-n // GROUP)
+    add_sums(T, groups, I, column, I.shape[1], numpy.float32(carry), Y, start, stride, rows)
