@@ -573,23 +573,25 @@ _look_up = {'avx512f': _Permute, 'plain': _LoadSums}[cpu.FLOATS]()
 
 @intrinsic
 def write_table(typingctx, T, t_start, A, a_start, stride, row_stride, rows, count):
-    """Writes the table of the first ``rows`` rows and ``count`` inputs; others are taken as 0."""
+    """Writes the table of so many inputs, at most GROUP, and rows; the last row fills others."""
 
     def codegen(context, builder, signature, args):
         kinds = signature.args
         out = _array(context, builder, kinds[0], args[0], args[1])
         a = _array(context, builder, kinds[2], args[2], args[3])
         stride, row_stride, rows, count = args[4:]
-
-        def number(r, j):
-            there = builder.and_(
-                builder.icmp_signed('<', _int(r), rows), builder.icmp_signed('<', _int(j), count)
-            )
-            at = builder.add(builder.mul(row_stride, _int(r)), builder.mul(stride, _int(j)))
-            loaded = _load(builder, builder.gep(a, [builder.select(there, at, _int(0))]))
-            return builder.select(there, loaded, ir.Constant(loaded.type, 0.0))
-
-        numbers = [[number(r, j) for j in range(GROUP)] for r in range(ROWS)]
+        last = builder.sub(rows, _int(1))
+        numbers = []
+        for r in range(ROWS):
+            there = builder.icmp_signed('<', _int(r), last)
+            row = builder.gep(a, [builder.mul(row_stride, builder.select(there, _int(r), last))])
+            numbers.append([])
+            for j in range(GROUP):
+                there = builder.icmp_signed('<', _int(j), count)
+                at = builder.select(there, builder.mul(stride, _int(j)), _int(0))
+                number = _load(builder, builder.gep(row, [at]))
+                zero = ir.Constant(number.type, 0.0)
+                numbers[r].append(builder.select(there, number, zero))
         for k, sums in enumerate(_look_up.tables(builder, numbers)):
             builder.store(sums, _at(builder, out, sums.type, k), align=16)
         return context.get_dummy_value()
@@ -612,18 +614,17 @@ def add_sums(typingctx, T, groups, I, i_start, i_stride, carry, Y, y_start, y_st
         out = _array(context, builder, kinds[6], args[6], args[7])
         groups, i_stride, carry, y_stride, rows = args[1], args[4], args[5], args[8], args[9]
         carried = builder.fcmp_unordered('!=', carry, ir.Constant(carry.type, 0.0))
-        vectors = way.columns // way.lanes.count  # of a row
-        totals = _registers(builder, way.lanes, ROWS * vectors)
+        totals = _registers(builder, way.lanes, ROWS * way.columns // way.lanes.count)
         words = [cgutils.alloca_once(builder, word) for word in way.words]
         a_word = _int(32 // GROUP)
-        for part in range(UNITS // way.columns):
+        with cgutils.for_range_slice(builder, _int(0), _int(UNITS), _int(way.columns)) as (u, _):
             for total in totals:
                 builder.store(_constant(way.lanes, 0.0), total)
             with cgutils.for_range_slice(builder, _int(0), groups, a_word) as (start, _):
-                row = builder.gep(signs, [builder.mul(builder.udiv(start, a_word), i_stride)])
+                row = builder.mul(builder.udiv(start, a_word), i_stride)
+                row = builder.gep(signs, [builder.add(row, u)])
                 for k, word in enumerate(words):
-                    loaded = way.load_words(builder, row, part * len(words) + k)
-                    builder.store(loaded, word)
+                    builder.store(way.load_words(builder, row, k), word)
                 stop = builder.add(start, a_word)
                 stop = builder.select(builder.icmp_signed('<', stop, groups), stop, groups)
                 with cgutils.for_range_slice(builder, start, stop, _int(1)) as (g, _):
@@ -631,20 +632,21 @@ def add_sums(typingctx, T, groups, I, i_start, i_stride, carry, Y, y_start, y_st
                     way.add(builder, totals, table, [builder.load(word) for word in words])
                     for word in words:
                         _update(builder, word, builder.lshr, way.shift)
-            found = way.rows(builder, [builder.load(total) for total in totals])
+            vectors = iter(way.rows(builder, [builder.load(total) for total in totals]))
             for r in range(ROWS):
+                of_row = [next(vectors) for _ in range(way.columns // way.lanes.count)]
                 with builder.if_then(builder.icmp_signed('<', _int(r), rows)):
-                    row = builder.gep(out, [builder.mul(y_stride, _int(r))])
-                    for k in range(vectors):
-                        at = _at(builder, row, way.lanes, part * vectors + k)
-                        total = totals[r * vectors + k]
-                        builder.store(found[r * vectors + k], total)
-                        with builder.if_then(carried):
-                            before = builder.fmul(
-                                _splat(builder, carry, way.lanes), _load(builder, at)
-                            )
-                            _update(builder, total, builder.fadd, before)
-                        builder.store(builder.load(total), at, align=1)
+                    row = builder.gep(out, [builder.add(builder.mul(y_stride, _int(r)), u)])
+                    pointers = [_at(builder, row, way.lanes, k) for k in range(len(of_row))]
+                    with builder.if_else(carried) as (then, otherwise):
+                        with then:
+                            factor = _splat(builder, carry, way.lanes)
+                            for vector, pointer in zip(of_row, pointers):
+                                before = builder.fmul(factor, _load(builder, pointer))
+                                builder.store(builder.fadd(before, vector), pointer, align=1)
+                        with otherwise:
+                            for vector, pointer in zip(of_row, pointers):
+                                builder.store(vector, pointer, align=1)
         return context.get_dummy_value()
 
     i64, f32 = types.int64, types.float32

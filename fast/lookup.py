@@ -58,9 +58,13 @@ def write_tables(A, start, stride, row_stride, rows, n, T, t_start):
         n (int): How many inputs there are: a multiple of GROUP, except for the last of a product.
         T (array): float32 array; the tables start at t_start. They take :func:`table_size`.
     """
-    for i in range(0, n, GROUP):
-        t = t_start + i // GROUP * TABLE
-        write_table(T, t, A, start + i * stride, stride, row_stride, rows, n - i)
+    whole = n // GROUP * GROUP
+    for i in range(0, whole, GROUP):
+        t, at = t_start + i // GROUP * TABLE, start + i * stride
+        write_table(T, t, A, at, stride, row_stride, rows, GROUP)
+    if whole < n:
+        t, at = t_start + whole // GROUP * TABLE, start + whole * stride
+        write_table(T, t, A, at, stride, row_stride, rows, n - whole)
 
 
 @numba.njit(error_model='numpy')
