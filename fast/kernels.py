@@ -12,6 +12,9 @@ the weights, so that one vector holds the same inputs of several units:
 - Products of bytes: VPDPBUSD multiplies four unsigned bytes by four signed ones per 32-bit sum and
   adds them; UDOT does so for unsigned weights. AVX2 has VPMADDUBSW, which adds pairs to 16 bits;
   these are widened before they can overflow.
+- Products of floats with +1 and -1: a table has the sums of four numbers with all signs, and a
+  column finds its own. With AVX-512, a permutation does so for 16 columns of a row; any other CPU
+  loads the sums of eight rows for a column.
 - Sparse sums: rows of floats, times one number for each row; LLVM knows the instructions.
 
 Numba caches compiled functions by the file that defines them: after a change here, delete
@@ -573,7 +576,10 @@ _look_up = {'avx512f': _Permute, 'plain': _LoadSums}[cpu.FLOATS]()
 
 @intrinsic
 def write_table(typingctx, T, t_start, A, a_start, stride, row_stride, rows, count):
-    """Writes the table of so many inputs, at most GROUP, and rows; the last row fills others."""
+    """Writes the table of ``count`` inputs, at most GROUP, and ``rows`` rows, at most ROWS.
+
+    What is missing is filled with zeros and the last row.
+    """
 
     def codegen(context, builder, signature, args):
         kinds = signature.args
@@ -602,9 +608,9 @@ def write_table(typingctx, T, t_start, A, a_start, stride, row_stride, rows, cou
 
 @intrinsic
 def add_sums(typingctx, T, groups, I, i_start, i_stride, carry, Y, y_start, y_stride, rows):
-    """Y[r, u] = carry * Y[r, u] + the sums that the words I[:, u] select, for a block of columns.
+    """Y[r, u] = carry * Y[r, u] + the sums that the words I[:, u] find, for a block of columns.
 
-    T has so many tables. What was in Y does not matter if carry is 0.
+    T has so many tables. Y is not read if carry is 0.
     """
 
     def codegen(context, builder, signature, args):

@@ -1,17 +1,17 @@
-"""Products of floats with a matrix of +1 and -1, by look-up of the sums of four with signs.
+"""Products of floats with a matrix of +1 and -1, by look-up of sums.
 
-Four numbers of a row have 16 sums with signs, a table that fits one register of AVX-512. The signs
-of a column at these four inputs are the index of its sum: a permutation and an addition do for 16
-columns what takes four multiplications and additions otherwise. See fast/kernels.py for this and
-for what other CPUs do.
+Four numbers of a row have 16 sums with signs. They make up a table, and the signs of a column at
+these four inputs are the index of its sum: a look-up and an addition replace four multiplications
+and additions. fast/kernels.py does so for many columns or rows at once.
 
-The functions are for compiled code, and work on a chunk: ``ROWS`` rows or fewer, and ``UNITS``
-columns. A sum has the same terms in the same order whatever else is computed, so the results do
-not depend on the chunks.
+The functions are for compiled code, and work on a chunk: at most ``ROWS`` rows, and ``UNITS``
+columns. Every kernel adds the same numbers in the same order, so results do not depend on chunks,
+threads or the CPU.
 
-With values of more bits, a matrix is a sum of planes of signs: :func:`write_signs` for each plane,
-and :func:`product` for each, the first with ``carry`` 0. With ``carry`` 1 for the second, this
-gives products with s1 + s2, which is -2, 0 or 2; with ``carry`` 2 those with 2 s1 + s2.
+A matrix of more values is a sum of planes of signs. Call :func:`write_signs` and :func:`product`
+for each plane, from the greatest, with ``carry`` 0 for the first. Then ``carry`` 1 for the second
+gives products with s1 + s2, which is -2, 0 or 2, and ``carry`` 2 those with 2 s1 + s2, which is
+-3, -1, 1 or 3.
 """
 
 import numba
@@ -24,7 +24,7 @@ WORD = 32  # inputs whose signs make up a word
 
 @numba.njit
 def table_size(n):
-    """How many float32 the tables of n inputs take. They should start at a cache line."""
+    """How many float32 the tables of n inputs take."""
     return -(-n // GROUP) * TABLE
 
 
@@ -49,14 +49,18 @@ def write_signs(a, i, I):
 
 @numba.njit(error_model='numpy')
 def write_tables(A, start, stride, row_stride, rows, n, T, t_start):
-    """Writes the tables of n inputs for ROWS rows.
+    """Writes the tables of n inputs.
+
+    Take a product of many inputs by spans of 256, with ``carry`` 1 from the second on, to keep the
+    tables in the first cache.
 
     Args:
-        A (array): C-contiguous float32 array, whose element start + r row_stride + i stride in
-            memory is input i of row r.
-        rows (int): How many rows there are, 1 to ROWS. The tables of the others are copies.
+        A (array): C-contiguous float32 array; input i of row r is element
+            start + i stride + r row_stride.
+        rows (int): How many rows there are, 1 to ROWS.
         n (int): How many inputs there are: a multiple of GROUP, except for the last of a product.
-        T (array): float32 array; the tables start at t_start. They take :func:`table_size`.
+        T (array): float32 array of :func:`table_size` elements from t_start on, which starts at a
+            cache line (:func:`fast.kernels.aligned`).
     """
     whole = n // GROUP * GROUP
     for i in range(0, whole, GROUP):
@@ -74,14 +78,13 @@ def product(T, n, I, column, carry, Y, start, stride, rows):
     .. math:: Y_{ru} = carry\\, Y_{ru} + \\sum_{i < n} a_{ri} s_{i, column + u}
 
     Args:
-        T (array): The tables of n inputs, from :func:`write_tables`.
+        T (array): The tables of n inputs, from its first element on.
         n (int): Number of inputs.
-        I (array): Their signs, from :func:`write_signs`.
+        I (array): Their signs, as :func:`write_signs` writes them.
         column (int): The first column, a multiple of UNITS.
-        carry (float): Factor of what is in Y, which is not read if it is 0.
-        Y (array): C-contiguous float32 array, which is written: element start + r stride + u in
-            memory.
-        rows (int): How many rows are written, 1 to ROWS.
+        carry (float): Factor of what is in Y; if it is 0, Y is not read.
+        Y (array): C-contiguous float32 array; :math:`Y_{ru}` is element start + r stride + u.
+        rows (int): How many rows to write, 1 to ROWS.
     """
     groups = -(-n // GROUP)
     add_sums(T, groups, I, column, I.shape[1], numpy.float32(carry), Y, start, stride, rows)
