@@ -9,8 +9,16 @@ used, or is None.
 """
 
 from fast.adam import Adam
-from fast.loops import missing
+from fast.available import describe, missing
 from fast.loss import accuracy, softmax_cross_entropy
 from fast.net import BinaryMLP, QuantizedMLP
 
-__all__ = ['Adam', 'BinaryMLP', 'QuantizedMLP', 'accuracy', 'missing', 'softmax_cross_entropy']
+__all__ = [
+    'Adam',
+    'BinaryMLP',
+    'QuantizedMLP',
+    'accuracy',
+    'describe',
+    'missing',
+    'softmax_cross_entropy',
+]

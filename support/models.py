@@ -4,9 +4,8 @@ import math
 
 import numpy
 
-from data import SCALE
 from fast import BinaryMLP, QuantizedMLP
-from net import FloatMLP
+from net import MLP, FloatMLP
 from pictures.layout import Layout, measure_layout
 from support.files import arrays_of, read_npz, restore
 
@@ -48,7 +47,7 @@ def describe_net(net):
 
 def remember_layout(net, images, transposed):
     """Makes the net's saved model say how the images that it is trained on look and are scaled."""
-    net.add_persistent('pixel_scale', SCALE)
+    net.add_persistent('pixel_scale', net.pixel_scale)
     layout = measure_layout(images)._replace(transposed=int(transposed))
     net.add_persistent('layout', numpy.array(layout, numpy.int32))
 
@@ -124,8 +123,10 @@ def load(path, arrays):
         if name in arrays:
             net.add_persistent(name, arrays[name].copy())
     restore(path, arrays, net)
-    if net.pixel_scale not in (255, SCALE):
-        raise ValueError(f'{path}: its pixels are divided by {net.pixel_scale}, not by {SCALE}')
+    if net.pixel_scale not in (255, MLP.pixel_scale):
+        raise ValueError(
+            f'{path}: its pixels are divided by {net.pixel_scale}, not by {MLP.pixel_scale}'
+        )
     return net
 
 

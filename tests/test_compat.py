@@ -32,7 +32,18 @@ WITHOUT_CHAINER = (
     'support.__init__',
     'support.memory',
 )
-WITH_NUMBA = 'deploy.xnor', 'fast.cpu', 'fast.kernels', 'fast.pixels', 'fast.xnor'
+WITH_NUMBA = (
+    'deploy.xnor',
+    'fast.cpu',
+    'fast.fused_net',
+    'fast.kernels',
+    'fast.lookup',
+    'fast.loops',
+    'fast.normalization',
+    'fast.products',
+    'fast.threads',
+    'fast.xnor',
+)
 MODULES = [
     name
     for name in modules()

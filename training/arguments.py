@@ -249,6 +249,8 @@ def print_arguments(args):
         print(f'# {option(name)[2:]}: {value}')
     if args.gpu < 0 and fast.missing:
         print(f'# computed by NumPy, slower than by Numba, which cannot be used: {fast.missing}')
+    elif args.gpu < 0:
+        print(f'# kernels: {fast.describe()}')
     problem = why_no_pictures()
     if problem:
         print(f'# no pictures will be drawn: Matplotlib cannot be imported: {problem}')

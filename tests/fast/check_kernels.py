@@ -10,7 +10,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from deploy.fold import fold
 from deploy.packed import PackedMLP
 from deploy.xnor import XnorMLP
-from fast import cpu, pixels
+from fast import cpu
+from fast.memory import Memory
+from fast.products import Pixels
 from net import QuantizedMLP
 from qst import quantize
 
@@ -43,9 +45,9 @@ for weight_bits, activation_bits, n_in, n_units, n_layers in [
     for n in 1, 2, 3, 4, 5, 37:
         given = images[:n].astype(numpy.uint8)
         assert numpy.array_equal(plain.logits(given), fast.logits(given)), (weight_bits, n_in, n)
-    W, b = net.l1.W.array, net.l1.b.array
-    y, levels = numpy.empty((37, n_units), 'f'), 2**weight_bits - 1
-    pixels.linear(pixels.find((images / 256).astype('f')), W, weight_bits, b, y)
-    sums = images @ numpy.rint(quantize(W, weight_bits) * levels).astype(int).T
-    assert numpy.array_equal(y, sums.astype('f') / numpy.float32(256 * levels) + b)
+    W, none = net.l1.W.array, numpy.zeros(-(-n_units // 64) * 64, 'f')
+    pixels = Pixels(images.astype(numpy.uint8), 256, 0, None, 1.0, Memory())
+    sums = pixels.linear(W, weight_bits, none, None).planes[0, :, :n_units]
+    levels = numpy.rint(quantize(W, weight_bits) * (2**weight_bits - 1)).astype(int)
+    assert numpy.array_equal(sums, images @ levels.T)
 print(f'{cpu.describe()}: equal')
