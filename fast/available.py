@@ -4,7 +4,7 @@ import numpy
 
 missing = None
 try:
-    from fast import loops, normalization, products  # noqa: F401
+    from fast import layer, loops  # noqa: F401
 except RuntimeError as e:  # There is no folder in which Numba could cache.
     missing = ValueError(f'set NUMBA_CACHE_DIR to a folder that it can write to ({e})')
 except (ImportError, OSError) as e:  # OSError: llvmlite's library cannot be loaded

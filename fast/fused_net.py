@@ -1,8 +1,8 @@
 """The whole net as one function on the CPU: linear, batch normalization, activation and dropout.
 
 Chainer keeps a graph node for each function and each gradient; here it keeps one in all, and the
-activations stay in the form that the products take (fast/products.py). The results are those of
-the links up to rounding; forward, in a binary net without dropout, bit for bit.
+activations stay in the form that the products take (fast/layer.py). The results are those of the
+links up to rounding; forward, in a binary net without dropout, bit for bit.
 """
 
 import weakref
@@ -12,11 +12,10 @@ import chainer.links as L
 import numpy
 
 from fast.available import accept
-from fast.kernels import UNITS
+from fast.kernels import UNITS, groups_between_widenings
+from fast.layer import Inputs, Layer, Pixels, backward, forward, input_gradient, list_pixels
 from fast.memory import Memory
-from fast.normalization import Layer, normalize, normalize_backward
-from fast.products import Activations, Bits, Numbers, Pixels, blocks_of, in_blocks
-
+from fast.xnor import find_groups
 
 _memory = weakref.WeakKeyDictionary()  # of each net
 
@@ -42,9 +41,11 @@ def accepts(net, x):
         # A single row has no statistics, and a derived link may have those of several processes.
         possible = not config.in_recomputing and len(x) > 1
         possible = possible and all(type(bn) is L.BatchNormalization for _, bn in links)
+        # Twice a level must be a byte.
+        possible = possible and not (net.dropout_hidden and net.activation_bits == 8)
     else:
         possible = not config.enable_backprop
-    possible = possible and not config.keep_graph_on_report
+    possible = possible and not config.keep_graph_on_report and net.activation_bits <= 8
     possible = possible and isinstance(x, numpy.ndarray) and x.dtype == numpy.uint8
     if not possible or x.ndim != 2 or net.signed_pixels and net.pixel_scale % 2:
         return False
@@ -57,6 +58,17 @@ def accepts(net, x):
     return True
 
 
+def _blocks(size):
+    return -(-size // UNITS)
+
+
+def _pad(a, value=0):
+    """An array of shape (M,) with an element for each unit of each block."""
+    padded = numpy.full(_blocks(len(a)) * UNITS, value, numpy.float32)
+    padded[: len(a)] = a
+    return padded
+
+
 def _drop(ratio, *shape):
     """Which numbers dropout keeps, drawn as by F.dropout, and the factor for them."""
     if not ratio or not chainer.config.train:
@@ -64,104 +76,107 @@ def _drop(ratio, *shape):
     return numpy.random.rand(*shape) >= ratio, numpy.float32(1 / (1 - ratio))
 
 
-def _pad(a, value=0):
-    """An array of shape (M,) with an element for each unit of each block."""
-    padded = numpy.full(blocks_of(len(a)) * UNITS, value, numpy.float32)
-    padded[: len(a)] = a
-    return padded
+NOTHING = numpy.empty((0, 0, 0), numpy.uint64), numpy.empty((0, 0, 0), numpy.uint32)
+NO_BYTES, NO_FLOATS = numpy.empty((0, 0), numpy.uint8), numpy.empty((0, 0), numpy.float32)
+NO_PIXELS = Pixels(numpy.empty(0, numpy.int64), numpy.empty((0, 0), numpy.uint32), NO_FLOATS)
 
 
 class FusedNet(chainer.FunctionNode):
     """The function of a net; its inputs are x and W, b, gamma and beta of each layer."""
 
     def __init__(self, net):
-        self.net, self.memory = net, _memory.setdefault(net, Memory())
+        self.net, self.bits = net, net.l1.bits
+        self.empty = _memory.setdefault(net, Memory()).empty
 
     def forward(self, inputs):
-        self.layers = []
-        x = self.pixels(inputs[0])
-        N = len(inputs[0])
-        for i, (_, bn) in enumerate(links_of(self.net)):
-            x = self.forward_layer(
-                N, x, bn, *inputs[4 * i + 1 : 4 * i + 5], i == self.net.n_layers
-            )
-        logits = x.X.transpose(1, 0, 2).reshape(x.X.shape[1], -1)
-        return (logits[:N, : len(inputs[-1])].copy(),)
+        net, self.layers = self.net, []
+        x, N, M = self.pixels(inputs[0]), len(inputs[0]), len(inputs[-1])
+        self.logits = self.empty((N, M))
+        for i, (_, bn) in enumerate(links_of(net)):
+            parameters, last = inputs[4 * i + 1 : 4 * i + 5], i == net.n_layers
+            x = self.forward_layer(x, bn, *parameters, 0 if last else net.activation_bits)
+        return (self.logits.copy(),)
 
     def pixels(self, x):
-        net = self.net
-        kept, factor = _drop(net.dropout_input, *x.shape)
-        middle = net.pixel_scale // 2 if net.signed_pixels else 0
-        return Pixels(x, net.pixel_scale, middle, kept, factor, self.memory)
+        net, (N, K) = self.net, x.shape
+        kept, factor = _drop(net.dropout_input, N, K)
+        middle = net.pixel_scale if net.signed_pixels else 0
+        P = self.empty((N, _blocks(K) * UNITS), numpy.uint8)
+        P[:, :K] = x if kept is None else numpy.where(kept, x, numpy.uint8(middle // 2))
+        P[:, K:] = 0
+        return Inputs(P, *NOTHING, middle, 2 * net.pixel_scale - middle, factor)
 
-    def forward_layer(self, N, x, bn, W, b, gamma, beta, last):
-        net, training, M = self.net, chainer.config.train, len(W)
-        bits = 0 if last else net.activation_bits
+    def activations(self, N, M, bits, dropout, factor):
+        """The arrays for activations of so many bits, and what their levels mean."""
+        blocks, n, planes = _blocks(M), 2**bits - 1, bits + dropout
+        words = self.empty((planes, N, blocks), numpy.uint64)
+        columns = self.empty((planes, -(-N // 32), blocks * UNITS), numpy.uint32)
+        by_xnor = self.bits == 1 and planes <= 2
+        P = NO_BYTES if by_xnor else self.empty((N, blocks * UNITS), numpy.uint8)
+        return Inputs(P, words, columns, n << dropout, n << dropout, factor)
+
+    def forward_layer(self, x, bn, W, b, gamma, beta, bits):
+        net, training, N, (M, K) = self.net, chainer.config.train, len(self.logits), W.shape
+        blocks, n, first = _blocks(M), 2**self.bits - 1, not self.layers
+        if training:
+            statistics = (numpy.empty_like(bn.avg_mean) for _ in range(3))
+        else:
+            inv_std = numpy.sqrt(numpy.reciprocal(bn.avg_var + bn.eps))
+            statistics = bn.avg_mean, bn.avg_var, inv_std
+        signs = (self.bits if training and not first else 0), -(-M // 32), _blocks(K) * UNITS
         layer = Layer(
+            W,
             *(_pad(b), _pad(gamma), _pad(beta, -1)),
-            *(_pad(a) for a in self.statistics(bn)),
-            self.memory.empty(in_blocks(M, N)),
-            self.memory.empty((blocks_of(M), N, UNITS), bool),
+            *(_pad(a) for a in statistics),
+            self.empty((blocks, N, UNITS)),
+            self.empty((blocks, N, UNITS), bool),
+            self.empty(signs, numpy.uint32),
         )
-        sums = x.linear(W, net['l1'].bits, layer.b, layer.y)
-        kept, factor = _drop(0 if last else net.dropout_hidden, N, M)
-        out, z = self.outputs(N, M, bits, kept, factor)
+        if not first and net.activation_bits > 1 and numpy.isnan(self.layers[-1][0].mean).any():
+            layer.b[:] = numpy.nan  # the level of NaN is a number, but NaN must stay NaN
+        kept, factor = _drop(net.dropout_hidden if bits else 0, N, M)
+        out = self.activations(N, M, bits, kept is not None, factor)
         kept = numpy.empty((N, 0), bool) if kept is None else kept
-        normalize(sums, layer, numpy.float32(bn.eps), training, bits, kept, factor, out)
+        groups = find_groups(x.P, not first)
+        every = groups_between_widenings(255 if first else x.middle, (n + 1) // 2)
+        eps, levels = numpy.float32(bn.eps), 2**bits - 1
+        forward(n, layer, x, groups, every, eps, training, levels, kept, out, self.logits)
         if training:
             bn.avg_mean *= bn.decay
             bn.avg_mean += (1 - bn.decay) * layer.mean[:M]
             bn.avg_var *= bn.decay
             bn.avg_var += (1 - bn.decay) * (N / (N - 1)) * layer.var[:M]
-        self.layers.append((x, W, layer, factor))
-        return z
-
-    @staticmethod
-    def statistics(bn):
-        if chainer.config.train:  # they are computed
-            return (numpy.empty_like(bn.avg_mean) for _ in range(3))
-        return bn.avg_mean, bn.avg_var, numpy.sqrt(numpy.reciprocal(bn.avg_var + bn.eps))
-
-    def outputs(self, N, M, bits, kept, factor):
-        """The arrays for a layer's activations, and these as inputs of the next layer."""
-        blocks, dropout = blocks_of(M), kept is not None
-        planes = bits + dropout if self.net['l1'].bits == 1 and bits else 3
-        if planes > 2:
-            out = Activations(
-                numpy.empty((0, 0, 0), numpy.uint64), numpy.empty((0, 0, 0), numpy.uint32),
-                self.memory.empty(in_blocks(M, N)),
-            )  # fmt: skip
-            return out, Numbers(out, N, self.memory)
-        out = Activations(
-            self.memory.empty((planes, N, blocks), numpy.uint64),
-            self.memory.empty((planes, -(-N // 32), blocks * UNITS), numpy.uint32),
-            numpy.empty((0, 0, 0), numpy.float32),
-        )
-        carry, divisor = {1: (0, 1), 2: (1, 2) if dropout else (2, 3)}[planes]
-        return out, Bits(out, carry, divisor, factor, self.memory)
+        self.layers.append((layer, x, factor))
+        return out
 
     def backward(self, indexes, grad_outputs):
         if chainer.config.enable_backprop:
             raise RuntimeError(
                 'a fused net has no second derivative: use the nets of net.py, without fast'
             )
-        g = grad_outputs[0].array
-        gz = self.memory.empty(in_blocks(g.shape[1], len(g)))
-        gz[:] = 0
+        g, gradients = grad_outputs[0].array, []
+        gz = self.empty((_blocks(g.shape[1]), len(g), UNITS))
+        gz[-1] = 0
         for b in range(len(gz)):
             part = g[:, b * UNITS : (b + 1) * UNITS]
-            gz[b, : len(g), : part.shape[1]] = part
-        gradients = []
-        for x, W, layer, factor in reversed(self.layers):
-            M, gy = len(W), self.memory.empty(layer.y.shape)
+            gz[b, :, : part.shape[1]] = part
+        for layer, x, factor in reversed(self.layers):
+            (M, K), gy, gW = layer.W.shape, self.empty(layer.y.shape), self.empty(layer.W.shape)
             ggamma, gbeta, gb = (numpy.empty_like(layer.gamma) for _ in range(3))
-            normalize_backward(gz, factor, layer, gy, ggamma, gbeta, gb)
-            gW = self.memory.empty(W.shape)
-            x.weight_gradient(gy, gb, gW)
+            pixels = NO_PIXELS if len(x.columns) else self.list_pixels(x)
+            backward(layer, x, pixels, gz, factor, gy, ggamma, gbeta, gb, gW)
             gradients[:0] = gW, gb[:M], ggamma[:M], gbeta[:M]
-            if not isinstance(x, Pixels):
-                gz = x.input_gradient(gy)
+            if len(x.columns):
+                gz = self.empty((_blocks(K), len(g), UNITS))
+                input_gradient(2**self.bits - 1, layer, gy, gz)
         return [None] + [chainer.Variable(g, requires_grad=False) for g in gradients]
+
+    def list_pixels(self, x):
+        N, K = x.P.shape
+        shape = self.empty((K, N), numpy.uint32), self.empty((K, N))
+        pixels = Pixels(numpy.empty(K, numpy.int64), *shape)
+        list_pixels(x, pixels)
+        return pixels
 
 
 def fused_net(net, x):

@@ -38,9 +38,8 @@ WITH_NUMBA = (
     'fast.fused_net',
     'fast.kernels',
     'fast.lookup',
+    'fast.layer',
     'fast.loops',
-    'fast.normalization',
-    'fast.products',
     'fast.threads',
     'fast.xnor',
 )

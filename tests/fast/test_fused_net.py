@@ -26,7 +26,7 @@ NETS = [
     ('BinaryMLP', (77, 65, 10, 2), {'signed_pixels': 1, 'dropout_input': 0.2}),
     ('BinaryMLP', (77, 65, 10, 2), {'pixel_scale': 255}),
     ('QuantizedMLP', (784, 100, 10, 2, 4, 4), {}),
-    ('QuantizedMLP', (130, 70, 65, 3, 3, 8), {'dropout_input': 0.3, 'dropout_hidden': 0.3}),
+    ('QuantizedMLP', (130, 70, 65, 3, 3, 7), {'dropout_input': 0.3, 'dropout_hidden': 0.3}),
     ('QuantizedMLP', (77, 65, 10, 2, 4, 2), {'signed_pixels': 1, 'dropout_hidden': 0.2}),
     ('QuantizedMLP', (77, 70, 10, 2, 1, 2), {}),
     ('QuantizedMLP', (77, 70, 10, 2, 1, 2), {'dropout_input': 0.2, 'dropout_hidden': 0.2}),
@@ -245,6 +245,13 @@ def test_when_the_links_compute(config):
     ((name, value),) = config.items()
     with chainer.using_config(name, value):
         assert type(model(BYTES).creator).__name__ != 'FusedNet'
+
+
+def test_levels_that_are_no_bytes_are_computed_by_the_links():
+    model = make(fast, 'QuantizedMLP', (5, 4, 3, 1, 8, 8), {})
+    fused(model(BYTES))
+    model.dropout_hidden = 0.5
+    assert type(model(BYTES).creator).__name__ != 'FusedNet'
 
 
 def test_float64_is_computed_by_the_links():
