@@ -25,7 +25,7 @@ from fast.kernels import (
     transpose,
 )
 from fast.lookup import WORD, product, table_size, write_signs, write_tables
-from fast.loops import quantize_row
+from fast.loops import level_of
 from fast.threads import compiled, region
 from fast.xnor import bit_layer, byte_block
 
@@ -138,21 +138,19 @@ def _multiply_bytes(b, n, layer, inputs, groups, every, y):
     words = C.reshape(-1).view(numpy.float32)
     rows = numpy.zeros((8, wide), numpy.uint8)
     row_words, levels = rows.view(numpy.float32), numpy.empty(K, numpy.int32)
-    quantized, bit = numpy.empty(K, numpy.float32), numpy.empty(K, numpy.float32)
     bias, totals = _of_block(b, layer.b), numpy.zeros(UNITS, numpy.int32)
-    half = f4(n / 2)
+    bit, half = numpy.empty(K, numpy.float32), f4(n / 2)
     for first in range(0, units, 8):
         for i in range(min(8, units - first)):
             m = b * UNITS + first + i
-            quantize_row(layer.W[m], n, quantized)
-            total, nans = 0, 0
+            W, total, nans = layer.W[m], i4(0), i4(0)
             for k in range(K):
-                levels[k] = i4(quantized[k] * half + (half + f4(0.5)))
+                levels[k] = level_of(W[k], i4(n), half)
                 rows[i, k] = numpy.uint8(levels[k] - middle)
                 total += levels[k]
-                nans += quantized[k] != quantized[k]
+                nans += i4(W[k] != W[k])
             totals[first + i] = 2 * total - n * K
-            if nans:
+            if nans and n > 1:  # the sign of NaN is -1
                 bias[first + i] = numpy.nan
             for p in range(len(layer.signs)):
                 shift = len(layer.signs) - 1 - p
@@ -192,11 +190,10 @@ def _statistics(y, eps, mean, var, inv_std):
 @compiled
 def _activate(i, b, z, n, kept, out):
     """Writes the level of each activation; of those that dropout takes, the one that means 0."""
-    planes, half, one, bit = len(out.words), f4(n / 2), f4(1), u4(1) << u4(i % WORD)
+    planes, half, bit = len(out.words), f4(n / 2), u4(1) << u4(i % WORD)
     levels, plane = numpy.empty(UNITS, numpy.int32), numpy.empty(UNITS, numpy.float32)
     for u in range(UNITS):
-        cut = one if z[u] > one else -one if z[u] < -one else z[u]
-        level = i4(numpy.trunc(cut * half)) + i4((n + 1) // 2 if z[u] >= 0 else (n - 1) // 2)
+        level = level_of(z[u], i4(n), half)
         if out.middle != n:  # twice the level, so that there is one in the middle
             level = 2 * level if kept[u] else n
         levels[u] = level
@@ -297,26 +294,28 @@ def _normalize_backward(b, layer, gz, factor, gy, ggamma, gbeta, gb):
 
 
 @compiled
-def _store(rows, first, count, factor, offset, gb, gW):
+def _store(rows, first, count, start, factor, offset, gb, gW):
+    """Writes columns of the gradient of some rows, from column start on."""
     for r in range(count):
-        shift = offset * gb[first + r]
-        for k in range(gW.shape[1]):
-            gW[first + r, k] = rows[r, k] * factor + shift
+        shift, row = offset * gb[first + r], gW[first + r, start:]
+        for k in range(min(rows.shape[1], len(row))):
+            row[k] = rows[r, k] * factor + shift
 
 
 @compiled
 def _level_gradient(b, N, gy, inputs, gb, gW):
     M, K = gW.shape
     planes, wide = len(inputs.columns), inputs.columns.shape[2]
-    T, rows = _floats(1, table_size(N))[0], _floats(ROWS, wide)
+    T, rows = _floats(1, table_size(N))[0], _floats(ROWS, UNITS)
     units, factor = min(UNITS, M - b * UNITS), inputs.factor / f4(inputs.unit)
     offset = factor * f4(2**planes - 1 - inputs.middle)
     for u in range(0, units, ROWS):
         write_tables(gy, b * gy.shape[1] * UNITS + u, UNITS, 1, ROWS, N, T, 0)
         for k in range(0, wide, UNITS):
             for p in range(planes):
-                product(T, N, inputs.columns[p], k, f4(2 if p else 0), rows, k, wide, ROWS)
-        _store(rows, b * UNITS + u, min(ROWS, units - u), factor, offset, gb, gW)
+                product(T, N, inputs.columns[p], k, f4(2 if p else 0), rows, 0, UNITS, ROWS)
+            first, count = b * UNITS + u, min(ROWS, units - u)
+            _store(rows, first, count, k, factor, offset, gb, gW)
 
 
 @compiled
@@ -331,7 +330,7 @@ def _pixel_gradient(b, gy, inputs, pixels, gb, gW):
     for u in range(0, units, 8):
         for k in range(0, wide, 8):
             transpose(sums, k * UNITS + u, UNITS, rows, k, wide)
-        _store(rows, b * UNITS + u, min(8, units - u), f4(1), offset, gb, gW)
+        _store(rows, b * UNITS + u, min(8, units - u), 0, f4(1), offset, gb, gW)
 
 
 @region

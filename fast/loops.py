@@ -1,4 +1,4 @@
-"""The quantizer and Adam's update as compiled loops, with the results of NumPy to the bit."""
+"""The quantizer and Adam's update as compiled loops, with the results of NumPy bit for bit."""
 
 from numba import prange
 import numpy
@@ -12,24 +12,14 @@ SLICE = 16384  # numbers that a thread takes at a time
 
 
 @compiled
-def quantize_one(a, n, half):
-    """:func:`qst.quantize` of a float32, with n = 2^bits - 1 and half of that, of float32."""
+def level_of(a, n, half):
+    """The level of :func:`qst.quantize` as a whole number from 0 to n = 2^bits - 1.
+
+    The quantized value is (2 level - n) / n; n is an int32, half is n / 2 as a float32.
+    """
     plus, minus = numpy.float32(1), numpy.float32(-1)
-    sign = plus if a >= 0 else minus
-    if n == plus:
-        return sign
-    cut = plus if a > plus else minus if a < minus else a
-    level = numpy.trunc(cut * half)
-    return (level + level + sign) / n
-
-
-@compiled
-def quantize_row(a, n, y):
-    """:func:`qst.quantize` of a float32 array of shape (K,), to the first K numbers of y."""
-    n = numpy.float32(n)
-    half = n / numpy.float32(2)
-    for i in range(a.size):
-        y[i] = quantize_one(a[i], n, half)
+    cut = plus if a > plus else a if a > minus else minus  # NaN is -1
+    return numpy.int32(numpy.int32(cut * half) + (n >> 1) + numpy.int32(a >= 0))
 
 
 @compiled

@@ -4,6 +4,7 @@ The system gives large arrays as new pages, and clearing these takes longer than
 products.
 """
 
+import math
 import sys
 
 import numpy
@@ -13,18 +14,19 @@ class Memory:
     """Makes arrays, of memory that no other array uses any more."""
 
     def __init__(self):
-        self.blocks = {}  # number of bytes -> arrays of so many
+        self.blocks = {}  # number of bytes -> pairs of memory and the part from a cache line on
 
     def empty(self, shape, dtype=numpy.float32):
         """An array that starts at a cache line."""
-        size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
+        size = math.prod(shape) * numpy.dtype(dtype).itemsize
         blocks = self.blocks.setdefault(size, [])
-        for block in blocks:
-            # An array refers to the block that it is part of. The list, the loop and the call do.
-            if sys.getrefcount(block) == 3:
+        for memory, part in blocks:
+            # An array refers to its memory, as the pair, the part, the loop and the call do.
+            if sys.getrefcount(memory) == 4:
                 break
         else:
-            block = numpy.empty(size + 64, numpy.uint8)
-            blocks.append(block)
-        start = -block.ctypes.data % 64
-        return block[start : start + size].view(dtype).reshape(shape)
+            memory = numpy.empty(size + 64, numpy.uint8)
+            start = -memory.ctypes.data % 64
+            part = memory[start : start + size]
+            blocks.append((memory, part))
+        return part.view(dtype).reshape(shape)
