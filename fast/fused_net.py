@@ -110,7 +110,8 @@ class FusedNet(chainer.FunctionNode):
         """The arrays for activations of so many bits, and what their levels mean."""
         blocks, n, planes = _blocks(M), 2**bits - 1, bits + dropout
         words = self.empty((planes, N, blocks), numpy.uint64)
-        columns = self.empty((planes, -(-N // 32), blocks * UNITS), numpy.uint32)
+        images = -(-N // 32) if chainer.config.train else 0  # backward alone needs the columns
+        columns = self.empty((planes, images, blocks * UNITS), numpy.uint32)
         by_xnor = self.bits == 1 and planes <= 2
         P = NO_BYTES if by_xnor else self.empty((N, blocks * UNITS), numpy.uint8)
         return Inputs(P, words, columns, n << dropout, n << dropout, factor)

@@ -693,59 +693,6 @@ def sum_rows(typingctx, sums, s_start, rows, places, factors, start, count):
 
 
 @intrinsic
-def multiply_rows(typingctx, Y, y_start, y_row, A, a_start, a_row, a_step, B, b_start, b_row, n):
-    """Y[r, u] += the sum of A[r, i] B[i, u] over n inputs i, for ROWS rows and a block of columns.
-
-    The strides are those of the rows; a_step is that of the inputs in a row of A.
-    """
-
-    def codegen(context, builder, signature, args):
-        wide = cpu.FLOATS == 'avx512f'
-        kinds, lanes = signature.args, _vector(ir.FloatType(), 16 if wide else 8)
-        y_row, a_row, a_step, b_row, n = args[2], args[5], args[6], args[9], args[10]
-        y = _array(context, builder, kinds[0], args[0], args[1])
-        a = _array(context, builder, kinds[3], args[3], args[4])
-        columns = _array(context, builder, kinds[7], args[7], args[8])
-        rows = [builder.gep(y, [builder.mul(y_row, _int(r))]) for r in range(ROWS)]
-        inputs = [builder.gep(a, [builder.mul(a_row, _int(r))]) for r in range(ROWS)]
-        width = 2 if wide else 1  # as many as the registers take
-        sums = [_registers(builder, lanes, width) for _ in range(ROWS)]
-        for part in range(UNITS // (width * lanes.count)):
-            for row, registers in zip(rows, sums):
-                for k, register in enumerate(registers):
-                    at = _at(builder, row, lanes, part * width + k)
-                    builder.store(_load(builder, at), register)
-            with cgutils.for_range(builder, n) as loop:
-                offset = builder.mul(builder.mul(loop.index, b_row), _int(4))
-                loaded = [
-                    _load(builder, _at(builder, columns, lanes, part * width + k, offset))
-                    for k in range(width)
-                ]
-                step = builder.mul(loop.index, a_step)
-                for row, registers in zip(inputs, sums):
-                    factor = _splat(builder, _load(builder, builder.gep(row, [step])), lanes)
-                    for register, column in zip(registers, loaded):
-                        total = builder.load(register)
-                        total = _call(
-                            builder,
-                            f'llvm.fmuladd.v{lanes.count}f32',
-                            lanes,
-                            factor,
-                            column,
-                            total,
-                        )
-                        builder.store(total, register)
-            for row, registers in zip(rows, sums):
-                for k, register in enumerate(registers):
-                    at = _at(builder, row, lanes, part * width + k)
-                    builder.store(builder.load(register), at, align=1)
-        return context.get_dummy_value()
-
-    i64 = types.int64
-    return types.void(Y, i64, i64, A, i64, i64, i64, B, i64, i64, i64), codegen
-
-
-@intrinsic
 def transpose(typingctx, A, a_start, a_stride, B, b_start, b_stride):
     """Transposes 8 x 8 numbers of float32; the strides are those of the rows."""
 

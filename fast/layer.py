@@ -188,10 +188,9 @@ def _statistics(y, eps, mean, var, inv_std):
 
 
 @compiled
-def _activate(i, b, z, n, kept, out):
+def _activate(i, b, z, n, kept, levels, out):
     """Writes the level of each activation; of those that dropout takes, the one that means 0."""
     planes, half, bit = len(out.words), f4(n / 2), u4(1) << u4(i % WORD)
-    levels, plane = numpy.empty(UNITS, numpy.int32), numpy.empty(UNITS, numpy.float32)
     for u in range(UNITS):
         level = level_of(z[u], i4(n), half)
         if out.middle != n:  # twice the level, so that there is one in the middle
@@ -199,11 +198,12 @@ def _activate(i, b, z, n, kept, out):
         levels[u] = level
     for p in range(planes):
         for u in range(UNITS):
-            plane[u] = f4((levels[u] >> (planes - 1 - p)) & 1) - f4(0.5)
-        out.words[p, i, b] = signs(plane, 0)
-        column = _of_block(b, out.columns[p, i // WORD])
-        for u in range(UNITS):
-            column[u] |= bit if plane[u] >= 0 else u4(0)
+            z[u] = f4((levels[u] >> (planes - 1 - p)) & 1) - f4(0.5)
+        out.words[p, i, b] = signs(z, 0)
+        if out.columns.size:
+            column = _of_block(b, out.columns[p, i // WORD])
+            for u in range(UNITS):
+                column[u] |= bit if z[u] >= 0 else u4(0)
     if out.P.size:
         P = _of_block(b, out.P[i])
         for u in range(UNITS):
@@ -226,6 +226,7 @@ def _forward(b, n, layer, inputs, groups, every, eps, training, levels, kept, ou
     if training:
         _statistics(y, eps, mean, var, inv_std)
     z, flags = _floats(1, UNITS)[0], numpy.ones(UNITS, numpy.bool_)
+    of_units = numpy.empty(UNITS, numpy.int32)
     if levels:
         out.columns[:, :, b * UNITS : (b + 1) * UNITS] = 0
     for i in range(len(y)):
@@ -236,7 +237,7 @@ def _forward(b, n, layer, inputs, groups, every, eps, training, levels, kept, ou
                 flags[u] = kept[i, b * UNITS + u]
             for u in range(UNITS):
                 inside[i, u] = (abs(z[u]) <= one) & flags[u]
-            _activate(i, b, z, levels, flags, out)
+            _activate(i, b, z, levels, flags, of_units, out)
         else:
             inside[i, :] = True
             for u in range(min(UNITS, logits.shape[1] - b * UNITS)):

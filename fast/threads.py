@@ -19,11 +19,11 @@ from numba.core import config
 OPTIONS = {'cache': True, 'nogil': True, 'error_model': 'numpy'}
 compiled = numba.njit(**OPTIONS)
 
-# The layers, the best first. A fork, and a second Python thread, are safe with TBB alone; Numba's
-# own layer, workqueue, takes so long to start a region that nothing is gained.
+# The layers, the best first: TBB alone survives a fork. With Numba's own, workqueue, nothing is
+# gained over one thread, so long does it take to start a region.
 LAYERS = {'tbb': 'TBB', 'omp': 'OpenMP'}
 
-_forked = False
+_forked = False  # from a process whose threads the fork did not copy
 
 
 def _environment(*names):
@@ -32,21 +32,16 @@ def _environment(*names):
     return next((int(value) for value in values if value.isdigit() and int(value)), None)
 
 
-def _available():
-    """How many threads there should be: a core each."""
-    cores = config.NUMBA_DEFAULT_NUM_THREADS  # that this process may use
-    processes = _environment('OMPI_COMM_WORLD_LOCAL_SIZE', 'MPI_LOCALNRANKS')  # on this machine
-    cores = -(-cores // processes) if processes else cores
-    asked = _environment('NUMBA_NUM_THREADS', 'OMP_NUM_THREADS')
-    return min(asked or cores, config.NUMBA_NUM_THREADS)
-
-
 def _loads(layer):
+    """Whether the library of a threading layer can be loaded."""
+    if layer == 'omp' and 'OMP_WAIT_POLICY' not in os.environ:
+        # For microseconds, not milliseconds, a thread waits for work by spinning. Where other
+        # programs compute, too, it would keep the CPU from the very thread that it waits for.
+        os.environ.setdefault('GOMP_SPINCOUNT', '10000')
     with contextlib.suppress(metadata.PackageNotFoundError, OSError):
-        if layer == 'tbb':  # Numba does not look into the folder where pip puts it
-            for file in metadata.files('tbb') or ():
-                if file.name in ('libtbb.so.12', 'tbb12.dll'):
-                    ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
+        for file in metadata.files('tbb') or () if layer == 'tbb' else ():
+            if file.name in ('libtbb.so.12', 'tbb12.dll'):  # Numba does not look where pip puts it
+                ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
     try:
         importlib.import_module(f'numba.np.ufunc.{layer}pool')
     except ImportError:
@@ -56,29 +51,23 @@ def _loads(layer):
 
 @functools.lru_cache(None)
 def _start():
-    """Chooses the layer and the number of threads.
-
-    Returns:
-        tuple: Both; the layer is None if there is but one thread.
-    """
-    count, layer = _available(), None
-    if count > 1:
-        if config.THREADING_LAYER == 'default':  # NUMBA_THREADING_LAYER is not set
-            layer = next(filter(_loads, LAYERS), None)
-            if layer:
-                config.THREADING_LAYER = layer
-        else:
-            layer = config.THREADING_LAYER
-    if not layer:
+    """Chooses the number of threads and the layer, which is None if there is but one thread."""
+    cores = config.NUMBA_DEFAULT_NUM_THREADS  # that this process may use
+    processes = _environment('OMPI_COMM_WORLD_LOCAL_SIZE', 'MPI_LOCALNRANKS')  # on this machine
+    asked = _environment('NUMBA_NUM_THREADS', 'OMP_NUM_THREADS')
+    count = min(asked or max(1, cores // (processes or 1)), config.NUMBA_NUM_THREADS)
+    if count > 1 and config.THREADING_LAYER == 'default':  # not set by NUMBA_THREADING_LAYER
+        config.THREADING_LAYER = next(filter(_loads, LAYERS), 'default')
+    if count == 1 or config.THREADING_LAYER == 'default':
         return 1, None
     if count < config.NUMBA_NUM_THREADS:
         numba.set_num_threads(count)
-    return count, layer
+    return count, config.THREADING_LAYER
 
 
 def _after_fork():
     global _forked
-    _forked = _start.cache_info().currsize and _start()[1] == 'omp'
+    _forked = bool(_start.cache_info().currsize) and _start()[1] == 'omp'
 
 
 if hasattr(os, 'register_at_fork'):
@@ -94,8 +83,8 @@ def describe():
 def region(function):
     """Compiles a function whose prange is shared by the threads.
 
-    With one thread, and in a process that was forked from one with OpenMP's threads, which the
-    fork does not copy, the loop is an ordinary one.
+    With one thread, and in a child that a process with OpenMP's threads forked, it is an ordinary
+    loop.
     """
     shared = numba.njit(parallel=True, **OPTIONS)(function)
     copy = types.FunctionType(function.__code__, function.__globals__)
