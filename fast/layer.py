@@ -30,6 +30,7 @@ from fast.threads import compiled, region
 from fast.xnor import bit_layer, byte_block
 
 f4, u4, i4 = numpy.float32, numpy.uint32, numpy.int32
+i8 = numpy.int64  # of a prange, whose turns are unsigned, which would compile all for both
 SPAN = 256  # inputs whose tables stay in the first cache
 
 # The inputs of a layer for N images: factor (2 P - middle) / unit, of unsigned bytes P. A plane of
@@ -69,7 +70,8 @@ def _list_pixels(P, factor, counts, images, values):
 @region
 def list_pixels(inputs, pixels):
     for b in prange(inputs.P.shape[1] // UNITS):
-        part, factor = slice(b * UNITS, (b + 1) * UNITS), inputs.factor / f4(inputs.unit)
+        start, factor = i8(b) * UNITS, inputs.factor / f4(inputs.unit)
+        part = slice(start, start + UNITS)
         counts, images, values = pixels
         _list_pixels(inputs.P[:, part], factor, counts[part], images[part], values[part])
 
@@ -263,7 +265,7 @@ def forward(n, layer, inputs, groups, every, eps, training, levels, kept, out, l
         logits (array): Array of shape (N, M), which the last layer writes.
     """
     for b in prange(len(layer.y)):
-        _forward(b, n, layer, inputs, groups, every, eps, training, levels, kept, out, logits)
+        _forward(i8(b), n, layer, inputs, groups, every, eps, training, levels, kept, out, logits)
 
 
 # Backward
@@ -347,7 +349,8 @@ def backward(layer, inputs, pixels, gz, factor, gy, ggamma, gbeta, gb, gW):
         gy (array): Gradient of the sums, of the same shape.
         ggamma, gbeta, gb, gW (array): Gradients of the parameters.
     """
-    for b in prange(len(gy)):
+    for turn in prange(len(gy)):
+        b = i8(turn)
         of_gamma, of_beta, of_b = _of_block(b, ggamma), _of_block(b, gbeta), _of_block(b, gb)
         _normalize_backward(b, layer, gz[b], factor, gy[b], of_gamma, of_beta, of_b)
         if len(inputs.columns):
@@ -383,4 +386,5 @@ def input_gradient(n, layer, gy, gx):
     """Writes the gradient of the inputs, of shape (blocks, images, 64)."""
     N = layer.inside.shape[1]
     for c in prange(-(-N // ROWS)):
-        _input_gradient(c * ROWS, min(ROWS, N - c * ROWS), n, layer, gy, gx)
+        first = i8(c) * ROWS
+        _input_gradient(first, min(ROWS, N - first), n, layer, gy, gx)

@@ -60,5 +60,6 @@ def adam(w, g, m, v, numbers):
             to which w is clipped.
     """
     for c in prange(-(-w.size // SLICE)):
-        part = slice(c * SLICE, min(w.size, (c + 1) * SLICE))
+        start = numpy.int64(c) * SLICE
+        part = slice(start, min(w.size, start + SLICE))
         _update_slice(w[part], g[part], m[part], v[part], numbers)

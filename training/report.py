@@ -1,6 +1,7 @@
 """What a training reports: log, table, curves, distribution of the weights, graph."""
 
 import contextlib
+import copy
 import json
 import logging
 import os
@@ -159,26 +160,26 @@ class PrintReport(extensions.PrintReport):
 class Graph(chainer.training.Extension):
     """Trainer extension that writes the computational graph of the first loss to ``cg.dot``.
 
-    The links compute the loss of a graph, and fused layers round otherwise. So a resumed training,
-    which is to be equal to the uninterrupted one to the bit, draws no graph.
+    The links compute the loss of a graph, by BLAS, whose last bits depend on the number of
+    threads. So it is computed apart from the training, by a copy of the model.
     """
 
-    priority = chainer.training.PRIORITY_EDITOR + 2  # before FailOnNonFinite
+    priority = chainer.training.PRIORITY_EDITOR + 2  # before dropout is seeded
 
     def initialize(self, trainer):
-        chainer.config.keep_graph_on_report = trainer.updater.iteration == 0
-
-    def finalize(self):
-        chainer.config.keep_graph_on_report = False  # also if the training was interrupted
-
-    def __call__(self, trainer):
-        if not chainer.config.keep_graph_on_report:
-            return
-        chainer.config.keep_graph_on_report = False
-        graph = computational_graph.build_computational_graph([trainer.observation['main/loss']])
+        updater = trainer.updater
+        if updater.iteration:
+            return  # a resumed training
+        model = updater.get_optimizer('main').target.copy(mode='copy')
+        with chainer.using_config('keep_graph_on_report', True):
+            loss = model(*next(copy.copy(updater.get_iterator('main'))))
+        graph = computational_graph.build_computational_graph([loss])
         with replacing_if_free(os.path.join(trainer.out, 'cg.dot')) as f:
             f.write(graph.dump().encode())
         print('graph generated', flush=True)
+
+    def __call__(self, trainer):
+        pass
 
 
 class Report(chainer.training.Extension):

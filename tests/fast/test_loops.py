@@ -5,7 +5,7 @@ import pytest
 
 import fast
 from fast.available import accept
-from helpers import equal, log_of, small
+from helpers import equal, log_of, same, small
 from qst import quantize
 
 needs_numba = pytest.mark.skipif(
@@ -61,3 +61,13 @@ def test_a_training_is_nearly_the_same_without_numba(small_mnist, tmp_path, argu
         assert ours['main/loss'] == pytest.approx(plain['main/loss'], rel=0.02)
         accuracy = plain['validation/main/accuracy']
         assert ours['validation/main/accuracy'] == pytest.approx(accuracy, abs=0.05)
+
+
+@needs_numba
+def test_a_training_is_the_same_for_any_number_of_threads(small_mnist, tmp_path):
+    for threads in '123':
+        numbers = dict.fromkeys(['NUMBA_NUM_THREADS', 'OPENBLAS_NUM_THREADS'], threads)
+        run = small(tmp_path / threads, small_mnist, '--epoch', 2, **numbers)
+        assert f'; {threads} thread' in run.stdout and run.stderr == ''
+        assert same(tmp_path / threads / 'mlp.model', tmp_path / '1' / 'mlp.model')
+        assert same(tmp_path / threads / 'mlp.state', tmp_path / '1' / 'mlp.state')

@@ -53,8 +53,7 @@ def test_a_run_without_options_is_the_plain_one_to_the_bit(small_mnist, tmp_path
     for epoch, row in enumerate(log_of(tmp_path)):
         losses = []
         for chosen in numpy.random.RandomState((0, epoch)).permutation(600).reshape(-1, 50):
-            with chainer.using_config('keep_graph_on_report', optimizer.t == 0):
-                optimizer.update(model, images[chosen], labels[chosen])
+            optimizer.update(model, images[chosen], labels[chosen])
             losses.append(float(model.loss.array))
         assert row['main/loss'] == pytest.approx(numpy.mean(losses), rel=1e-6)
     for name, array in read_npz(str(tmp_path / 'mlp.model')).items():
