@@ -119,8 +119,10 @@ def test_without_matplotlib(small_mnist, tmp_path):
 
 def test_without_a_folder_for_numbas_cache(small_mnist, tmp_path):
     """Numba raises RuntimeError then; the notice names the way out."""
-    (tmp_path / 'numba.py').write_text(
-        'def njit(*args, **kwargs): raise RuntimeError("cannot cache function: no locator")'
+    (tmp_path / 'sitecustomize.py').write_text(
+        'import numba\n'
+        'def njit(*args, **kwargs): raise RuntimeError("cannot cache function: no locator")\n'
+        'numba.njit = njit'
     )
     result = small(tmp_path / 'out', small_mnist, '--epoch', 1, PYTHONPATH=str(tmp_path))
     assert (result.returncode, result.stderr) == (0, '')
