@@ -9,16 +9,11 @@ import zlib
 
 from chainer_compat import chainer
 from chainer import backend
-from chainer.backends import cuda
 import numpy
 
 MNIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'mnist')
 
 LARGEST = 2**31  # bytes of one IDX file; the largest known, EMNIST's, has 547 million
-
-# What pixels are divided by. With a power of two, float32 holds every sum of pixels times +1 and
-# -1 exactly, so a binary net's sums are the same on every CPU and GPU.
-SCALE = 256
 
 
 def read_idx(path, ndim):
@@ -157,42 +152,6 @@ def read_test_set(folder):
     return _read_set(folder, 't10k', 'test')
 
 
-def to_input(images, scale=SCALE):
-    """Scales pixels to the range that the net takes.
-
-    Args:
-        images (array): uint8 array of shape (n, rows, columns).
-        scale (int): What the pixels are divided by.
-
-    Returns:
-        array: float32 array of shape (n, rows * columns), scaled from 0 .. 255 to [0, 1).
-    """
-    return images.reshape(len(images), -1).astype(numpy.float32) / numpy.float32(scale)
-
-
-def take_input(images, index):
-    """:func:`to_input` of some images, on a GPU as one kernel.
-
-    Args:
-        images (array): uint8 array of shape (n, rows, columns).
-        index (array): Int array of shape (m,), the numbers of the images to take.
-
-    Returns:
-        array: float32 array of shape (m, rows * columns).
-    """
-    if isinstance(images, numpy.ndarray):
-        return to_input(images[index])
-    x = cuda.cupy.empty((len(index), images[0].size), numpy.float32)
-    kernel = cuda.elementwise(
-        'raw uint8 images, raw int64 index, int64 size',
-        'float32 x',
-        f'x = images[index[i / size] * size + i % size] / {SCALE}.0f',
-        'take_input',
-    )
-    kernel(images, index, images[0].size, x)
-    return x
-
-
 class Minibatches(chainer.dataset.Iterator):
     """Iterator over minibatches (x, t), assembled from whole arrays on the device they are on.
 
@@ -208,7 +167,7 @@ class Minibatches(chainer.dataset.Iterator):
     """
 
     def __init__(self, images, labels, size, seed=None):
-        self.images = images
+        self.images = images.reshape(len(images), -1)
         self.labels = labels
         self.size = size
         self.seed = seed
@@ -252,7 +211,7 @@ class Minibatches(chainer.dataset.Iterator):
             self.epoch += 1
             self.position = 0
             self._shuffle()
-        return take_input(self.images, index), self.labels[index]
+        return self.images[index], self.labels[index]
 
     next = __next__
 

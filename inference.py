@@ -18,7 +18,7 @@ from chainer_compat import chainer
 import numpy
 
 import fast
-from data import MNIST, to_input
+from data import MNIST
 from deploy.packed import PackedMLP, PackedNet
 from support import models
 from pictures.folders import read_test_data
@@ -53,9 +53,7 @@ class Unpacked:
             return numpy.concatenate(
                 [
                     chainer.backends.cuda.to_cpu(
-                        self.net(
-                            to_input(self.device.send(images[i : i + 1000]), self.net.pixel_scale)
-                        ).array
+                        self.net(self.device.send(images[i : i + 1000])).array
                     )
                     for i in range(0, len(images), 1000)
                 ]

@@ -26,11 +26,15 @@ class MLP(chainer.Chain):
     Attributes:
         dropout_input (float): Dropout ratio of the inputs; 0 unless set.
         dropout_hidden (float): Dropout ratio of the hidden activations; 0 unless set.
+        pixel_scale (int): What pixels are divided by.
         signed_pixels (int): 1 after :meth:`use_signed_pixels`.
     """
 
     dropout_input = 0.0
     dropout_hidden = 0.0
+    # With a power of two, float32 holds every sum of pixels times +1 and -1 exactly, so a binary
+    # net's sums are the same on every CPU and GPU.
+    pixel_scale = 256
     signed_pixels = 0
 
     def __init__(self, n_in, n_units, n_out, n_layers=2):
@@ -50,12 +54,15 @@ class MLP(chainer.Chain):
         """Computes the logits.
 
         Args:
-            x (:class:`~chainer.Variable` or array): Float array of shape (N, n_in), pixels in
-                [0, 1).
+            x (:class:`~chainer.Variable` or array): Pixels, an array of shape (N, n_in): bytes, or
+                floats in [0, 1).
 
         Returns:
             ~chainer.Variable: Float array of shape (N, n_out).
         """
+        if x.dtype.kind in 'iu':
+            dtype = self.l1.W.dtype
+            x = chainer.as_array(x).astype(dtype) / dtype.type(self.pixel_scale)
         if self.signed_pixels:
             x = 2 * x - 1
         if self.dropout_input:

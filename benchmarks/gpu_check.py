@@ -28,7 +28,7 @@ from chainer_compat import chainer
 import chainer.links as L
 
 import train_mnist
-from data import read_mnist, to_input
+from data import read_mnist
 from net import BinaryMLP, QuantizedMLP
 from training.arguments import parse_arguments
 from support.program import get_device
@@ -88,7 +88,7 @@ def run_tests():
 def compare_a_step(device):
     """Loss and gradients of one minibatch, with the same weights on both devices."""
     images, labels, _, _ = read_mnist(os.path.join(ROOT, 'mnist'))
-    x, t = to_input(images[:100]), labels[:100]
+    x, t = images[:100].reshape(100, -1), labels[:100]
     for name, Net in ('binary', BinaryMLP), ('quantized', QuantizedMLP):
         numpy.random.seed(0)
         model = L.Classifier(Net(784, 1000, 10))

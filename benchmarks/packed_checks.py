@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from chainer_compat import chainer
 import numpy
 
-from data import MNIST, read_mnist, to_input
+from data import MNIST, read_mnist
 from deploy.fold import fold
 from deploy.packed import PackedMLP
 from deploy.xnor import XnorMLP
@@ -34,10 +34,8 @@ def count(path):
     differ = units = 0
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         for start in range(0, len(images), 1000):
-            x, h = (
-                pixels[start : start + 1000],
-                to_input(images[start : start + 1000], net.pixel_scale),
-            )
+            x = pixels[start : start + 1000]
+            h = x.astype(numpy.float32) / numpy.float32(net.pixel_scale)
             h = 2 * h - 1 if net.signed_pixels else h
             for i, (W, layer) in enumerate(zip(plain.weights[:-1], packed.layers), 1):
                 h = net.activation(net[f'bn{i}'](net[f'l{i}'](h))).array

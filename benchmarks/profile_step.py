@@ -1,185 +1,118 @@
 #!/usr/bin/env python3
-"""Shows where the time of a training step on the CPU goes, and what each part of fast/ gains.
+"""Shows where the time of a training step on the CPU goes.
 
-    .venv/bin/python benchmarks/profile_step.py [--net quantized] [--rounds 15]
+    .venv/bin/python benchmarks/profile_step.py [--net quantized] [--unit 4096 --layer 3]
 
-The parts are timed inside whole steps, in sequence as in a training; a round is 20 steps. Then the
-whole step is timed without one part of fast/ or another, in turns.
+The parts are timed inside whole steps, in bursts of three with a rest, by one thread and by all.
+Then the whole step is timed beside the same without fast/, in turns.
 """
 
 import argparse
 import os
 import statistics
 import sys
-from time import perf_counter
-from types import SimpleNamespace
+from time import perf_counter, sleep
 from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from chainer_compat import chainer
 import chainer.links as L
-import numpy
 
 import fast
 import net as nets
 from data import MNIST, Minibatches, read_mnist
-from fast import adam, fused_layer, loops, loss
+from fast import adam, fused_net, loss
+from fast.threads import numba
 from weight_clip import WeightClip
 
-STEPS = 20
+
+def training(Net, sizes, Adam, *functions):
+    """A function that trains for a step."""
+    images, labels, _, _ = read_mnist(MNIST)
+    iterator = Minibatches(images, labels, 100, seed=0)
+    optimizer = Adam().setup(L.Classifier(Net(*sizes), *functions))
+    optimizer.add_hook(WeightClip())
+    return lambda: optimizer.update(optimizer.target, *next(iterator))
 
 
-class Clock:
-    """Adds up the time spent in functions, by label."""
+def timed(function, label, spent):
+    def call(*args):
+        start = perf_counter()
+        result = function(*args)
+        name = label(*args) if callable(label) else label
+        spent[name] = spent.get(name, 0) + perf_counter() - start
+        return result
 
-    def __init__(self):
-        self.spent = {}
+    return call
 
-    def timed(self, function, label):
-        def call(*args, **kwargs):
-            start = perf_counter()
-            result = function(*args, **kwargs)
-            name = label(*args) if callable(label) else label
-            self.spent[name] = self.spent.get(name, 0) + perf_counter() - start
-            return result
 
-        return call
-
-    def patch(self, owner, name, label):
-        return mock.patch.object(owner, name, self.timed(getattr(owner, name), label))
+def bursts(step, rounds):
+    """Seconds of so many steps."""
+    for i in range(rounds):
+        if i % 3 == 0:
+            sleep(0.12)
+        start = perf_counter()
+        step()
+        yield perf_counter() - start
 
 
 def table(title, rows):
-    print(f'| {title} | ms, median | minimum - maximum |\n|---|---|---|')
+    print(f'| {title} | ms, median | minimum |\n|---|---|---|')
     for name, seconds in rows.items():
-        ms = [s / STEPS * 1000 for s in seconds]
-        print(f'| {name} | {statistics.median(ms):.2f} | {min(ms):.2f} - {max(ms):.2f} |')
+        ms = [s * 1000 for s in seconds]
+        print(f'| {name} | {statistics.median(ms):.2f} | {min(ms):.2f} |')
     print()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--net', choices=('binary', 'quantized'), default='binary')
-    parser.add_argument('--rounds', type=int, default=15)
+    parser.add_argument('--unit', type=int, default=1000)
+    parser.add_argument('--layer', type=int, default=2)
+    parser.add_argument('--rounds', type=int, default=60)
     args = parser.parse_args()
     if fast.missing:
-        parser.error(f'there are no compiled loops: {fast.missing}')
-    from fast import pixels, xnor
-
-    images, labels, _, _ = read_mnist(MNIST)
-    iterator = Minibatches(images, labels, 100, seed=0)
+        parser.error(f'there is no compiled code: {fast.missing}')
     name = 'BinaryMLP' if args.net == 'binary' else 'QuantizedMLP'
+    sizes = 784, args.unit, 10, args.layer
+    functions = fast.softmax_cross_entropy, fast.accuracy
+    step = training(getattr(fast, name), sizes, fast.Adam, *functions)
+    print(f'# {fast.describe()}')
+    for _ in range(10):
+        step()
 
-    def training(Net, Adam, *loss):
-        """A net, and a function that times a number of its training steps."""
-        net = Net(784, 1000, 10)
-        optimizer = Adam().setup(L.Classifier(net, *loss))
-        optimizer.add_hook(WeightClip())
+    def of(what):
+        return lambda *args: f'{what} {" x ".join(map(str, args[what == "forward"].W.shape))}'
 
-        def steps(n=STEPS):
-            start = perf_counter()
-            for _ in range(n):
-                optimizer.update(optimizer.target, *next(iterator))
-            return perf_counter() - start
-
-        return net, steps
-
-    net, steps = training(
-        getattr(fast, name), fast.Adam, fast.softmax_cross_entropy, fast.accuracy
-    )
-    _, linked_steps = training(getattr(nets, name), fast.Adam)
-    _, plain_steps = training(getattr(nets, name), chainer.optimizers.Adam)
-
-    clock = Clock()
-    layers = {id(net[f'bn{i}']): i for i in range(1, net.n_layers + 2)}
+    spent = {}
+    parts = [
+        (Minibatches, '__next__', 'minibatch'),
+        (fused_net, 'forward', of('forward')),
+        (loss.SoftmaxCrossEntropy, 'forward_cpu', 'loss and accuracy'),
+        (fused_net, 'backward', of('backward')),
+        (fused_net, 'input_gradient', 'gradient of the inputs'),
+        (fused_net, 'list_pixels', 'list of pixels'),
+        (adam.AdamRule, 'update_core', 'Adam and the weight clip'),
+    ]
     patches = [
-        clock.patch(Minibatches, '__next__', 'minibatch'),
-        clock.patch(
-            fused_layer.FusedLayer, 'forward', lambda f, _: f'layer {layers[id(f.bn)]} forward'
-        ),
-        clock.patch(
-            fused_layer.FusedLayer, 'backward', lambda f, *_: f'layer {layers[id(f.bn)]} backward'
-        ),
-        clock.patch(loss.SoftmaxCrossEntropy, 'forward_cpu', 'loss and accuracy'),
-        clock.patch(adam.AdamRule, 'update_core', 'Adam and the weight clip'),
+        mock.patch.object(owner, name, timed(getattr(owner, name), label, spent))
+        for owner, name, label in parts
     ]
-    dot = clock.timed(numpy.dot, 'matrix products')
-    timed_numpy = SimpleNamespace(**{**vars(numpy), 'dot': dot})
-    inner = [
-        mock.patch.object(fused_layer, 'numpy', timed_numpy),
-        mock.patch.object(pixels, 'numpy', timed_numpy),
-        clock.patch(xnor, 'all_signs', 'products of bits, and binarizing for them'),
-        clock.patch(xnor, 'binary_linear', 'products of bits, and binarizing for them'),
-        *[
-            clock.patch(pixels, name, 'products of pixels, and quantizing for them')
-            for name in ('find', 'linear', '_weight_gradient')
-        ],
-        clock.patch(loops, 'quantize', 'quantizing'),
-        clock.patch(loops, 'statistics_loop', 'batch normalization'),
-        clock.patch(loops, 'normalize_loop', 'batch normalization'),
-        clock.patch(loops, 'normalize_backward_loop', 'batch normalization'),
-    ]
-
-    def profile(patches):
-        """Seconds of each part, of the whole and of the remainder, by round."""
+    for threads in sorted({1, numba.get_num_threads()}):
+        numba.set_num_threads(threads)
+        rows = []
         for patch in patches:
             patch.start()
-        rounds = []
-        for _ in range(args.rounds):
-            clock.spent.clear()
-            whole = steps()
-            rounds.append(
-                {
-                    **clock.spent,
-                    "Chainer's bookkeeping, and all else": whole - sum(clock.spent.values()),
-                    'whole step': whole,
-                }
-            )
+        for seconds in bursts(step, args.rounds):
+            rows.append({**spent, 'all else': seconds - sum(spent.values()), 'step': seconds})
+            spent.clear()
         for patch in patches:
             patch.stop()
-        return {name: [spent[name] for spent in rounds] for name in rounds[-1]}
+        table(f'{args.net} net, threads: {threads}', {k: [r[k] for r in rows] for k in rows[-1]})
 
-    steps(50)
-    outer = profile(patches)
-    table(f'part of a step, {args.net} net', outer)
-    table(
-        'inside the layers',
-        {name: seconds for name, seconds in profile(inner).items() if name not in outer},
-    )
-
-    ways = {
-        'as it is': steps,
-        'without products by XNOR': steps,
-        'without products of pixels': steps,
-        'nets of net.py, without fused layers': linked_steps,
-        "nets of net.py and Chainer's Adam": plain_steps,
-    }
-    if args.net == 'quantized':
-        del ways['without products by XNOR']
-    times = {name: [] for name in ways}
-    for _ in range(args.rounds):
-        for name, way in ways.items():
-            all_signs = (lambda x: False) if 'XNOR' in name else xnor.all_signs
-            find = (lambda x: None) if 'pixels' in name else pixels.find
-            with (
-                mock.patch.object(xnor, 'all_signs', all_signs),
-                mock.patch.object(pixels, 'find', find),
-            ):
-                way(3)
-                times[name].append(way())
-    table('whole step', times)
-
-    def nodes(way):
-        apply = chainer.FunctionNode.apply
-        with mock.patch.object(
-            chainer.FunctionNode, 'apply', autospec=True, side_effect=apply
-        ) as count:
-            way(1)
-        return count.call_count
-
-    print(
-        f'nodes that Chainer makes in a step: {nodes(steps)}, by the links {nodes(linked_steps)}'
-    )
+    plain = training(getattr(nets, name), sizes, chainer.optimizers.Adam)
+    ways = {'as it is': step, "nets of net.py and Chainer's Adam": plain}
+    table('whole step', {name: list(bursts(way, args.rounds)) for name, way in ways.items()})
 
 
 if __name__ == '__main__':

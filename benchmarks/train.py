@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Times training against the alternatives, interleaved in one run on one machine.
 
-    python benchmarks/train.py [--threads 2] [--rounds 7] [--steps 200] [--net binary] [--gpu]
+    python benchmarks/train.py [--threads 1 2] [--rounds 25] [--steps 3] [--net binary] [--gpu]
 
-Each contender is a process in its own environment (``make benchmark`` sets them up). It trains the
-same net on real MNIST with the same minibatches, optimizer and clip, and waits while others are
-timed. In a round, each contender trains for the same number of steps. A contender whose loss is
-then too far from the median of all is marked. Reading data, evaluation and compilation (the first
-steps) are not timed.
+Each contender is a process in its own environment (``make benchmark`` sets them up), one for each
+number of threads. It trains the same net on real MNIST with the same minibatches, optimizer and
+clip, and waits while others are timed. In a round, each contender trains for a burst of a few
+steps, so short that neighbours of a virtual machine seldom interrupt it; "steal" is what they took
+of the CPU. A contender whose loss after all rounds and 200 more steps is too far from the median
+of all is marked. Reading data, evaluation and compilation (the first steps) are not timed.
 """
 
 import argparse
@@ -25,7 +26,7 @@ ROOT = os.path.dirname(HERE)
 BAND = 0.03  # largest accepted difference between a loss and the median of all losses
 
 
-def contenders(args):
+def contenders(args, threads):
     """Name -> (interpreter, script, arguments) of each."""
     ours, torch, larq, brevitas = (
         f'{ROOT}/.venv/bin/python',
@@ -40,7 +41,8 @@ def contenders(args):
         f'ours, {net}': (
             ours,
             'train_ours.py',
-            ['--net', net, '--out', f'{HERE}/.out-{net}', *common, '--gpu', 0 if args.gpu else -1],
+            ['--net', net, '--out', f'{HERE}/.out-{net}-{threads}', *common]
+            + ['--gpu', 0 if args.gpu else -1],
         )
         for net in args.net
     }
@@ -50,16 +52,16 @@ def contenders(args):
             result[f'PyTorch {how}, {net}'] = (
                 torch,
                 'train_torch.py',
-                [how, args.threads, net, sizes, args.batchsize, device],
+                [how, threads, net, sizes, args.batchsize, device],
             )
     if not args.gpu:
         result['products alone'] = ours, 'train_products.py', [sizes, args.batchsize]
         if 'binary' in args.net:
-            result['Larq, binary'] = larq, 'train_larq.py', [args.threads, sizes, args.batchsize]
+            result['Larq, binary'] = larq, 'train_larq.py', [threads, sizes, args.batchsize]
             result['Brevitas, binary'] = (
                 brevitas,
                 'train_brevitas.py',
-                [args.threads, sizes, args.batchsize],
+                [threads, sizes, args.batchsize],
             )
     return result
 
@@ -155,20 +157,27 @@ def cpu(isa):
 def kernels(isa):
     """The kernels that this project takes on the CPU."""
     done = subprocess.run(
-        [f'{ROOT}/.venv/bin/python', '-c', 'from fast import cpu; print(cpu.describe())'],
+        [f'{ROOT}/.venv/bin/python', '-c', 'import fast; print(fast.describe())'],
         cwd=ROOT,
         capture_output=True,
         text=True,
         env={**os.environ, **LIMITS.get(isa, {})},
     )
-    return done.stdout.strip() or 'NumPy'
+    return done.stdout.strip().split(';')[0] or 'NumPy'
+
+
+def stolen():
+    """The time that neighbours took of this machine's CPUs, and all time, since it started."""
+    with open('/proc/stat') as f:
+        times = list(map(int, f.readline().split()[1:9]))
+    return times[7], sum(times)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--threads', type=int, default=2)
-    parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--steps', type=int, default=200, help='steps of a round')
+    parser.add_argument('--threads', type=int, nargs='+', default=[1, 2])
+    parser.add_argument('--rounds', type=int, default=25)
+    parser.add_argument('--steps', type=int, default=3, help='steps of a burst')
     parser.add_argument(
         '--net', nargs='+', choices=('binary', 'quantized'), default=['binary', 'quantized']
     )
@@ -182,64 +191,53 @@ def main():
     args = parser.parse_args()
 
     running, first = {}, {}
-    for name, (interpreter, script, arguments) in contenders(args).items():
-        if not os.path.exists(interpreter):
-            print(f'skipped: {name}: there is no {os.path.relpath(interpreter, ROOT)}')
-            continue
-        try:
-            running[name] = Contender(interpreter, script, arguments, args.threads, args.isa)
-            first[name] = running[name].do(20)  # warm-up, compilation included
-        except RuntimeError as e:
-            print(f'skipped: {name}: {e}')
-            running.pop(name, None)
-    order = random.Random(0)
+    for threads in args.threads:
+        for name, (interpreter, script, arguments) in contenders(args, threads).items():
+            key = name, threads
+            if not os.path.exists(interpreter):
+                print(f'skipped: {name}: there is no {os.path.relpath(interpreter, ROOT)}')
+                continue
+            try:
+                running[key] = Contender(interpreter, script, arguments, threads, args.isa)
+                first[key] = running[key].do(20)['seconds']  # warm-up, compilation included
+            except RuntimeError as e:
+                print(f'skipped: {name}: {e}')
+                running.pop(key, None)
+    order, before = random.Random(0), stolen()
     for _ in range(args.rounds):
         # In random order, so that none always follows the same one.
         for contender in order.sample(list(running.values()), len(running)):
-            contender.last = contender.do(args.steps)
-            contender.times.append(contender.last['seconds'])
+            contender.times.append(contender.do(args.steps, 0.12)['seconds'])
+    steal, time = (after - start for after, start in zip(stolen(), before))
+    for contender in running.values():
+        contender.last = contender.do(200)
 
-    epoch = 60000 / args.batchsize / args.steps
-    floor = running.get('products alone')
     print(
         f'\n{cpu(args.isa)}; our kernels: {kernels(args.isa)}; '
-        f'{args.threads} threads, Python {platform.python_version()}; '
-        f'{args.rounds} rounds of '
-        f'{args.steps} steps, batch {args.batchsize}, {args.layer} x {args.unit} units\n'
+        f'Python {platform.python_version()}; {args.rounds} bursts of {args.steps} steps; '
+        f'steal {100 * steal / time:.1f} %; '
+        f'batch {args.batchsize}, {args.layer} x {args.unit} units\n'
     )
-    print(
-        '| contender | s / epoch, median | minimum - maximum | / ours | products alone / it '
-        '| loss | peak MB '
-        '| first 20 steps, s |'
-    )
-    print('|---|---|---|---|---|---|---|---|')
-    for net in args.net + ['']:
-        group = {
-            name: c for name, c in running.items() if name.endswith(net) and (net or c is floor)
-        }
-        ours = group.get(f'ours, {net}', running.get('ours, binary'))
+    print('| contender | threads | ms a step, median | quartiles | minimum | / PyTorch compiled '
+          '| loss | peak MB | first 20 steps, s |')  # fmt: skip
+    print('|---|---|---|---|---|---|---|---|---|')
+    for net in args.net + ['alone']:
+        group = {key: c for key, c in running.items() if key[0].endswith(net)}
         losses = [c.last['result'] for c in group.values() if c.last['result'] is not None]
-        for name, c in sorted(group.items(), key=lambda item: statistics.median(item[1].times)):
+        for (name, threads), c in sorted(group.items(), key=lambda item: min(item[1].times)):
+            ms = [seconds / args.steps * 1000 for seconds in c.times]
+            low, median, high = statistics.quantiles(ms, n=4)
+            peer = running.get((f'PyTorch compiled, {net}', threads))
             # Ratios within a round, so that the drift of the machine's speed cancels.
-            ratio = (
-                statistics.median(t / o for t, o in zip(c.times, ours.times))
-                if ours
-                else float('nan')
-            )
-            share = (
-                statistics.median(f / t for f, t in zip(floor.times, c.times))
-                if floor
-                else float('nan')
-            )
+            ratio = peer and statistics.median(a / b for a, b in zip(c.times, peer.times))
             loss = c.last['result']
             learned = '' if loss is None else f'{loss:.4f}'
             if loss is not None and not abs(loss - statistics.median(losses)) <= BAND:
                 learned += ' (outside the band)'
             print(
-                f'| {name} | {epoch * statistics.median(c.times):.2f} '
-                f'| {epoch * min(c.times):.2f} - '
-                f'{epoch * max(c.times):.2f} | {ratio:.2f} | {share:.2f} | {learned} | '
-                f'{c.last["peak MB"]:.0f} | {first[name]["seconds"]:.1f} |'
+                f'| {name} | {threads} | {median:.2f} | {low:.2f} - {high:.2f} | {min(ms):.2f} '
+                f'| {f"{ratio:.2f}" if ratio else ""} | {learned} | {c.last["peak MB"]:.0f} '
+                f'| {first[name, threads]:.1f} |'
             )
     finish(
         running,

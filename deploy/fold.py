@@ -3,7 +3,6 @@
 from chainer_compat import chainer
 import numpy
 
-from data import SCALE
 from deploy.packed import VERSION, PackedNet, pack_bits
 from qst import quantize
 
@@ -61,7 +60,7 @@ def fold(net):
         'n_in': numpy.int32(net.l1.W.shape[1]),
         'activation_bits': numpy.int32(activation_bits),
     }
-    unit = getattr(net, 'pixel_scale', SCALE)  # the integer that stands for an input of 1.0
+    unit = net.pixel_scale  # the integer that stands for an input of 1.0
     for i in range(1, net.n_layers + 2):
         layer, bn = net[f'l{i}'], net[f'bn{i}']
         bits = int(layer.bits)

@@ -8,8 +8,16 @@ the nets and Adam are the originals. ``fast.missing`` says why Numba cannot be u
 """
 
 from fast.adam import Adam
-from fast.loops import missing
+from fast.available import describe, missing
 from fast.loss import accuracy, softmax_cross_entropy
 from fast.net import BinaryMLP, QuantizedMLP
 
-__all__ = ['Adam', 'BinaryMLP', 'QuantizedMLP', 'accuracy', 'missing', 'softmax_cross_entropy']
+__all__ = [
+    'Adam',
+    'BinaryMLP',
+    'QuantizedMLP',
+    'accuracy',
+    'describe',
+    'missing',
+    'softmax_cross_entropy',
+]

@@ -5,8 +5,12 @@ from chainer.backends import cuda
 from chainer.optimizers import adam
 import numpy
 
-from fast import gpu_layer, loops
+from fast import gpu_layer
+from fast.available import accept, missing
 from weight_clip import WeightClip
+
+if not missing:
+    from fast import loops
 
 
 class AdamRule(adam.AdamRule):
@@ -28,7 +32,7 @@ class AdamRule(adam.AdamRule):
         arrays = param.array, param.grad, state.get('m'), state.get('v')
         plain = not (hp.weight_decay_rate or hp.amsgrad or hp.adabound)
         on_gpu = gpu_layer.accept(*arrays)
-        if not plain or not (on_gpu or loops.accept(*arrays)):
+        if not plain or not (on_gpu or accept(*arrays)):
             super().update_core(param)
             if self.clip:
                 self.clip(self, param)
@@ -37,7 +41,7 @@ class AdamRule(adam.AdamRule):
         numbers = 1 - hp.beta1, 1 - hp.beta2, hp.eps, self.alpha_t, hp.eta, low, high
         numbers = [param.dtype.type(number) for number in numbers]
         if not on_gpu:
-            loops.adam_loop(*[a.reshape(-1) for a in arrays], *numbers)
+            loops.adam(*[a.reshape(-1) for a in arrays], tuple(numbers))
         elif self.pending is None:
             _launch([(arrays, numbers)])
         else:
@@ -48,7 +52,7 @@ AT_ONCE = 12  # parameters of a launch: the arguments of a kernel must fit into 
 
 
 def _launch(updates):
-    """:func:`fast.loops.adam_loop` for several parameters on a GPU, as one kernel."""
+    """:func:`fast.loops.adam` for several parameters on a GPU, as one kernel."""
     ends = numpy.cumsum([arrays[0].size for arrays, _ in updates]).tolist()
     inputs, outputs = [], []
     for (w, g, m, v), numbers in updates:

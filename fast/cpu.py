@@ -1,7 +1,8 @@
 """Which kernels the CPU gets, by its instruction sets.
 
-``BYTES`` is the way to multiply bytes and add the products, ``BITS`` that to count bits. Each is
-the first entry of its table whose instruction set the CPU has. With ``NUMBA_CPU_NAME`` set, Numba
+``BYTES`` is the way to multiply bytes and add the products, ``BITS`` that to count bits, and
+``FLOATS`` that to add floats with signs. Each is the first entry of its table whose instruction
+set the CPU has. With ``NUMBA_CPU_NAME`` set, Numba
 compiles for that CPU, and the kernels follow: ``haswell`` stands for AVX2, any other name for
 plain vectors, and ``NUMBA_CPU_FEATURES`` adds to either (for example ``+avxvnni``).
 """
@@ -26,6 +27,10 @@ BIT_KERNELS = {
     'neon': 'NEON',
     'plain': 'plain vectors',
 }
+FLOAT_KERNELS = {
+    'avx512f': 'AVX-512',
+    'plain': 'plain vectors',
+}
 
 
 def _instruction_sets():
@@ -45,6 +50,7 @@ def _instruction_sets():
 _present = _instruction_sets()
 BYTES = next(name for name in BYTE_KERNELS if name in _present)
 BITS = next(name for name in BIT_KERNELS if name in _present)
+FLOATS = next(name for name in FLOAT_KERNELS if name in _present)
 
 
 def describe():

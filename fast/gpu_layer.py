@@ -6,6 +6,7 @@ launches in its three layers, where the links take 72.
 
 from chainer_compat import chainer
 from chainer.backends import cuda
+import chainer.links as L
 import numpy
 
 from qst import quantize
@@ -150,3 +151,43 @@ class GPULayer(chainer.FunctionNode):
             None if g is None else chainer.Variable(g, requires_grad=False)
             for g in (gx, xp.dot(gy.T, x), _zeros(len(gamma)), ggamma, gbeta)
         ]
+
+
+def can_fuse(x, l, bn):
+    """Whether :func:`gpu_layer` can compute this minibatch; the links compute all others."""
+    config = chainer.config
+    arrays = x, l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
+    return (
+        config.train
+        and not config.in_recomputing
+        and not config.keep_graph_on_report
+        and l.bits <= 8
+        and accept(*arrays)
+        # A single row has no statistics, and a derived link may have those of several processes.
+        and len(x) > 1
+        and type(bn) is L.BatchNormalization
+        and x.ndim == 2
+        and x.shape[1] == l.W.shape[1]
+    )
+
+
+def gpu_layer(x, l, bn, activation_bits=0):
+    """A layer of the net: linear, batch normalization, activation.
+
+    .. math:: z = qst(bn(l(x)))
+
+    Args:
+        x (:class:`~chainer.Variable` or array): Float array of shape (N, K).
+        l (BinaryLinear): The linear layer, with a weight of shape (M, K).
+        bn (~chainer.links.BatchNormalization): Its batch normalization. Training updates its
+            moving averages.
+        activation_bits (int): Number of bits of the activation; 0 means no activation.
+
+    Returns:
+        ~chainer.Variable: Float array of shape (N, M).
+
+    Raises:
+        RuntimeError: In backward, if a gradient is to be differentiated again.
+    """
+    (z,) = GPULayer(l, bn, activation_bits).apply((x, l.W, l.b, bn.gamma, bn.beta))
+    return z

@@ -12,6 +12,9 @@ the weights, so that one vector holds the same inputs of several units:
 - Products of bytes: VPDPBUSD multiplies four unsigned bytes by four signed ones per 32-bit sum and
   adds them; UDOT does so for unsigned weights. AVX2 has VPMADDUBSW, which adds pairs to 16 bits;
   these are widened before they can overflow.
+- Products of floats with +1 and -1: a table has the sums of four numbers with all signs, and a
+  column finds its own. With AVX-512, a permutation does so for 16 columns of a row; any other CPU
+  loads the sums of eight rows for a column.
 - Sparse sums: rows of floats, times one number for each row; LLVM knows the instructions.
 
 Numba caches compiled functions by the file that defines them: after a change here, delete
@@ -476,6 +479,186 @@ prefetch_to_read = _prefetch(0)
 prefetch_to_write = _prefetch(1)
 
 
+def _transposed(builder, rows):
+    """The transpose of eight vectors of eight numbers."""
+    rows = list(rows)
+    for size in 4, 2, 1:  # exchanges the quarters of this size that are off the diagonal
+        upper = [j + 8 - size if j & size else j for j in range(8)]
+        lower = [j + 8 if j & size else j + size for j in range(8)]
+        for i in range(8):
+            if not i & size:
+                both = rows[i], rows[i + size]
+                for k, lane in (i, upper), (i + size, lower):
+                    order = ir.Constant(_vector(INT32, 8), lane)
+                    rows[k] = builder.shuffle_vector(*both, order)
+    return rows
+
+
+# Products of floats with signs: four numbers of a row have 16 sums with signs, and the signs of a
+# column at these inputs, four bits, are the index of its sum. A word has the signs of 32 inputs.
+
+GROUP = 4  # inputs of a table
+ROWS = 8  # of a product at a time
+TABLE = 16 * ROWS  # sums of four inputs, for all rows
+
+
+class _Permute:
+    """VPERMPS of AVX-512: a register has the sums of a row, and 16 columns find theirs at once."""
+
+    columns, lanes = 32, _vector(ir.FloatType(), 16)  # columns at a time
+    words = [_vector(INT32, 16)] * 2
+    shift = _constant(words[0], GROUP)
+
+    def tables(self, builder, rows):
+        """The vectors of a table: number j is added if bit j of the index is set."""
+        for numbers in rows:
+            terms = []
+            for j, number in enumerate(numbers):
+                signs = ir.Constant(self.lanes, [1.0 if i >> j & 1 else -1.0 for i in range(16)])
+                terms.append(builder.fmul(_splat(builder, number, self.lanes), signs))
+            yield builder.fadd(builder.fadd(*terms[:2]), builder.fadd(*terms[2:]))
+
+    def load_words(self, builder, row, k):
+        return _load(builder, _at(builder, row, self.words[0], k))
+
+    def add(self, builder, totals, table, words):
+        """Adds the sums of a table to the totals, a register for each row and vector of words."""
+        totals = iter(totals)
+        for r in range(ROWS):
+            sums = _load(builder, _at(builder, table, self.lanes, r))
+            for index in words:
+                name = 'llvm.x86.avx512.permvar.sf.512'
+                found = _call(builder, name, self.lanes, sums, index)
+                _update(builder, next(totals), builder.fadd, found)
+
+    def rows(self, builder, totals):
+        return totals
+
+
+class _LoadSums:
+    """For any CPU: the sums of all rows are a vector in memory, and a column loads it."""
+
+    columns, lanes = 8, _vector(ir.FloatType(), ROWS)
+    words = [INT64] * 8
+    shift = _int(GROUP)
+
+    def tables(self, builder, rows):
+        numbers = []
+        for column in zip(*rows):
+            vector = ir.Constant(self.lanes, ir.Undefined)
+            for r, number in enumerate(column):
+                vector = builder.insert_element(vector, number, ir.Constant(INT32, r))
+            numbers.append((builder.fneg(vector), vector))
+        first, last = (
+            [builder.fadd(a[i & 1], b[i >> 1]) for i in range(4)]
+            for a, b in (numbers[:2], numbers[2:])
+        )
+        for i in range(16):
+            yield builder.fadd(first[i & 3], last[i >> 2])
+
+    def load_words(self, builder, row, k):
+        """The word of a column, such that the index is an offset in bytes."""
+        word = builder.zext(_load(builder, builder.gep(row, [_int(k)])), INT64)
+        return builder.mul(word, _int(4 * ROWS))
+
+    def add(self, builder, totals, table, words):
+        for total, word in zip(totals, words):
+            offset = builder.and_(word, _int(15 * 4 * ROWS))
+            found = builder.load(_at(builder, table, self.lanes, 0, offset), align=16)
+            _update(builder, total, builder.fadd, found)
+
+    def rows(self, builder, totals):
+        return _transposed(builder, totals)
+
+
+_look_up = {'avx512f': _Permute, 'plain': _LoadSums}[cpu.FLOATS]()
+
+
+@intrinsic
+def write_table(typingctx, T, t_start, A, a_start, stride, row_stride, rows, count):
+    """Writes the table of ``count`` inputs, at most GROUP, and ``rows`` rows, at most ROWS.
+
+    What is missing is filled with zeros and the last row.
+    """
+
+    def codegen(context, builder, signature, args):
+        kinds = signature.args
+        out = _array(context, builder, kinds[0], args[0], args[1])
+        a = _array(context, builder, kinds[2], args[2], args[3])
+        stride, row_stride, rows, count = args[4:]
+        last = builder.sub(rows, _int(1))
+        numbers = []
+        for r in range(ROWS):
+            there = builder.icmp_signed('<', _int(r), last)
+            row = builder.gep(a, [builder.mul(row_stride, builder.select(there, _int(r), last))])
+            numbers.append([])
+            for j in range(GROUP):
+                there = builder.icmp_signed('<', _int(j), count)
+                at = builder.select(there, builder.mul(stride, _int(j)), _int(0))
+                number = _load(builder, builder.gep(row, [at]))
+                zero = ir.Constant(number.type, 0.0)
+                numbers[r].append(builder.select(there, number, zero))
+        for k, sums in enumerate(_look_up.tables(builder, numbers)):
+            builder.store(sums, _at(builder, out, sums.type, k), align=16)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(T, i64, A, i64, i64, i64, i64, i64), codegen
+
+
+@intrinsic
+def add_sums(typingctx, T, groups, I, i_start, i_stride, carry, Y, y_start, y_stride, rows):
+    """Y[r, u] = carry * Y[r, u] + the sums that the words I[:, u] find, for a block of columns.
+
+    T has so many tables. Y is not read if carry is 0.
+    """
+
+    def codegen(context, builder, signature, args):
+        kinds, way = signature.args, _look_up
+        tables = _array(context, builder, kinds[0], args[0])
+        signs = _array(context, builder, kinds[2], args[2], args[3])
+        out = _array(context, builder, kinds[6], args[6], args[7])
+        groups, i_stride, carry, y_stride, rows = args[1], args[4], args[5], args[8], args[9]
+        carried = builder.fcmp_unordered('!=', carry, ir.Constant(carry.type, 0.0))
+        totals = _registers(builder, way.lanes, ROWS * way.columns // way.lanes.count)
+        words = [cgutils.alloca_once(builder, word) for word in way.words]
+        a_word = _int(32 // GROUP)
+        with cgutils.for_range_slice(builder, _int(0), _int(UNITS), _int(way.columns)) as (u, _):
+            for total in totals:
+                builder.store(_constant(way.lanes, 0.0), total)
+            with cgutils.for_range_slice(builder, _int(0), groups, a_word) as (start, _):
+                row = builder.mul(builder.udiv(start, a_word), i_stride)
+                row = builder.gep(signs, [builder.add(row, u)])
+                for k, word in enumerate(words):
+                    builder.store(way.load_words(builder, row, k), word)
+                stop = builder.add(start, a_word)
+                stop = builder.select(builder.icmp_signed('<', stop, groups), stop, groups)
+                with cgutils.for_range_slice(builder, start, stop, _int(1)) as (g, _):
+                    table = builder.gep(tables, [builder.mul(g, _int(TABLE))])
+                    way.add(builder, totals, table, [builder.load(word) for word in words])
+                    for word in words:
+                        _update(builder, word, builder.lshr, way.shift)
+            vectors = iter(way.rows(builder, [builder.load(total) for total in totals]))
+            for r in range(ROWS):
+                of_row = [next(vectors) for _ in range(way.columns // way.lanes.count)]
+                with builder.if_then(builder.icmp_signed('<', _int(r), rows)):
+                    row = builder.gep(out, [builder.add(builder.mul(y_stride, _int(r)), u)])
+                    pointers = [_at(builder, row, way.lanes, k) for k in range(len(of_row))]
+                    with builder.if_else(carried) as (then, otherwise):
+                        with then:
+                            factor = _splat(builder, carry, way.lanes)
+                            for vector, pointer in zip(of_row, pointers):
+                                before = builder.fmul(factor, _load(builder, pointer))
+                                builder.store(builder.fadd(before, vector), pointer, align=1)
+                        with otherwise:
+                            for vector, pointer in zip(of_row, pointers):
+                                builder.store(vector, pointer, align=1)
+        return context.get_dummy_value()
+
+    i64, f32 = types.int64, types.float32
+    return types.void(T, i64, I, i64, i64, f32, Y, i64, i64, i64), codegen
+
+
 # Sparse sums, and what they need.
 
 
@@ -523,15 +706,7 @@ def transpose(typingctx, A, a_start, a_stride, B, b_start, b_stride):
                 yield builder.bitcast(row, ir.PointerType(lanes))
 
         rows = [_load(builder, row) for row in pointers(kinds[0], *args[:3])]
-        for size in 4, 2, 1:  # exchanges the quarters of this size that are off the diagonal
-            upper = [j + 8 - size if j & size else j for j in range(8)]
-            lower = [j + 8 if j & size else j + size for j in range(8)]
-            for i in range(8):
-                if not i & size:
-                    both = rows[i], rows[i + size]
-                    for k, lane in (i, upper), (i + size, lower):
-                        order = ir.Constant(_vector(INT32, 8), lane)
-                        rows[k] = builder.shuffle_vector(*both, order)
+        rows = _transposed(builder, rows)
         for row, pointer in zip(rows, pointers(kinds[3], *args[3:])):
             builder.store(row, pointer, align=1)
         return context.get_dummy_value()

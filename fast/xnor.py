@@ -9,6 +9,8 @@ byte V, and a pixel an unsigned byte, too: products of bytes give the sums of al
 kernels work on blocks of 64 units; see fast/kernels.py.
 """
 
+from collections import namedtuple
+
 import numba
 import numpy
 
@@ -26,11 +28,7 @@ from fast.kernels import (
     multiply_two,
     plain_multiply_one,
     plain_multiply_two,
-    prefetch_to_read,
-    prefetch_to_write,
-    signs,
 )
-from fast.loops import LINE
 
 IMAGES = 4  # that share a load of the weights
 
@@ -42,6 +40,67 @@ _COUNTS = numpy.array([[bin(a ^ b).count('1') for b in range(16)] for a in range
 def _aligned_sums(images):
     """An array for the sums of a block for some images."""
     return aligned(4 * images * UNITS).view(numpy.int32)
+
+
+# What products of bytes need to know of X: the sum of each image's bytes, and the groups of four
+# that are not all 0, for each image: their number, places and bytes.
+Groups = namedtuple('Groups', 'totals counts places bytes')
+
+
+@njit(nogil=True)
+def find_groups(X, dense):
+    """The groups of X: see :func:`byte_layer`."""
+    n_images, n_groups = X.shape[0], X.shape[1] // 4
+    groups = X.view(numpy.uint32)
+    totals, counts = numpy.empty(n_images, numpy.int64), numpy.empty(n_images, numpy.int64)
+    size = 0 if dense else n_groups + 1
+    places = numpy.empty((n_images, size), numpy.uint32)
+    found = numpy.empty((n_images, size), numpy.uint32)
+    for n in range(n_images):
+        total, count = 0, 0
+        for x in X[n]:
+            total += x
+        totals[n] = total
+        if dense:
+            continue
+        for g in range(n_groups):
+            places[n, count] = g
+            found[n, count] = groups[n, g]
+            count += groups[n, g] != 0
+        # Their number is made even by a group of zeros, since the kernels may take two at a time.
+        places[n, count] = found[n, count] = 0
+        counts[n] = count + count % 2
+    return Groups(totals, counts, places, found)
+
+
+@njit(nogil=True)
+def byte_block(b, X, groups, dense, C, every, rest, T, as_bits, Y, S):
+    """Block b of :func:`byte_layer`."""
+    n_images, n_groups, n_thresholds = X.shape[0], X.shape[1] // 4, T.shape[1]
+    c_start, t_start = b * n_groups * UNITS * 4, b * n_thresholds * UNITS
+    y_start = b * (UNITS // 8 if as_bits else UNITS)
+    step = 2 if dense else 1  # two images share each load of the weights
+    sums, words = _aligned_sums(2), X.view(numpy.uint32)
+    for first in range(0, n_images, step):
+        images = min(step, n_images - first)
+        if dense:
+            start, stride = first * n_groups, (images - 1) * n_groups
+            args = sums, C, c_start, groups.places, words, start, stride, n_groups
+            if every:
+                multiply_two(*args, every)
+            else:
+                plain_multiply_two(*args, n_groups)
+        else:
+            start, count = first * (n_groups + 1), groups.counts[first]
+            args = sums, C, c_start, groups.places, groups.bytes, start, 0, count
+            if every:
+                multiply_one(*args, every)
+            else:
+                plain_multiply_one(*args, n_groups + 1)
+        for n in range(first, first + images):
+            offset, y, s = rest * groups.totals[n], n * Y.shape[1], n * S.shape[1] + b * UNITS
+            at = (n - first) * UNITS
+            finish(sums, at, offset, T, t_start, n_thresholds, Y, y + y_start, as_bits, S, s)
 
 
 @njit(nogil=True)
@@ -60,83 +119,10 @@ def byte_layer(X, dense, C, every, rest, T, as_bits, Y, S):
         Y (array): uint8 array of shape (N, 8 blocks) for bits, (N, 64 blocks) for levels.
         S (array): int32 array of shape (N, 64 blocks) for sums.
     """
-    n_images, n_groups = X.shape[0], X.shape[1] // 4
-    groups = X.view(numpy.uint32)
-    n_thresholds = T.shape[1]
-    size = UNITS // 8 if as_bits else UNITS
-    offsets = numpy.empty(n_images, numpy.int64)
-    for n in range(n_images):
-        offset = 0
-        for x in X[n]:
-            offset += x
-        offsets[n] = rest * offset
-
-    if dense and n_images > 1:  # two images share each load of the weights
-        none = numpy.empty(0, numpy.uint32)
-        sums = _aligned_sums(2)
-        for b in range(len(C)):
-            c_start, t_start = b * n_groups * UNITS * 4, b * n_thresholds * UNITS
-            for first in range(0, n_images, 2):
-                images = min(2, n_images - first)
-                start, stride = first * n_groups, (images - 1) * n_groups
-                if every:
-                    multiply_two(sums, C, c_start, none, groups, start, stride, n_groups, every)
-                else:
-                    plain_multiply_two(
-                        sums, C, c_start, none, groups, start, stride, n_groups, n_groups
-                    )
-                for i in range(images):
-                    n = first + i
-                    finish(
-                        sums,
-                        i * UNITS,
-                        offsets[n],
-                        T,
-                        t_start,
-                        n_thresholds,
-                        Y,
-                        n * Y.shape[1] + b * size,
-                        as_bits,
-                        S,
-                        n * S.shape[1] + b * UNITS,
-                    )
-        return
-
-    # The groups of four pixels that are not all black: their number, places and pixels. The number
-    # is made even by a group that is black, since the kernels may take two at a time.
-    counts = numpy.empty(n_images, numpy.int64)
-    places = numpy.empty((n_images, n_groups + 1), numpy.uint32)
-    pixels = numpy.empty((n_images, n_groups + 1), numpy.uint32)
-    for n in range(n_images):
-        count = 0
-        for g in range(n_groups):
-            places[n, count] = g
-            pixels[n, count] = groups[n, g]
-            count += groups[n, g] != 0
-        places[n, count] = pixels[n, count] = 0
-        counts[n] = count + count % 2
-    sums = _aligned_sums(1)
+    dense = dense and len(X) > 1
+    groups = find_groups(X, dense)
     for b in range(len(C)):
-        c_start, t_start = b * n_groups * UNITS * 4, b * n_thresholds * UNITS
-        for n in range(n_images):
-            start, count = n * (n_groups + 1), counts[n]
-            if every:
-                multiply_one(sums, C, c_start, places, pixels, start, 0, count, every)
-            else:
-                plain_multiply_one(sums, C, c_start, places, pixels, start, 0, count, n_groups + 1)
-            finish(
-                sums,
-                0,
-                offsets[n],
-                T,
-                t_start,
-                n_thresholds,
-                Y,
-                n * Y.shape[1] + b * size,
-                as_bits,
-                S,
-                n * S.shape[1] + b * UNITS,
-            )
+        byte_block(b, X, groups, dense, C, every, rest, T, as_bits, Y, S)
 
 
 if LOOKUP:
@@ -161,20 +147,9 @@ if LOOKUP:
                 else:
                     count_one(sums, W, b * size * UNITS, tables, 32 * size, size)
                 for i in range(images):
-                    n = first + i
-                    finish(
-                        sums,
-                        i * UNITS,
-                        n_in,
-                        T,
-                        b * n_thresholds * UNITS,
-                        n_thresholds,
-                        Y,
-                        n * Y.shape[1] + b * UNITS // 8,
-                        True,
-                        S,
-                        n * S.shape[1] + b * UNITS,
-                    )
+                    n, t = first + i, b * n_thresholds * UNITS
+                    y, s = n * Y.shape[1] + b * UNITS // 8, n * S.shape[1] + b * UNITS
+                    finish(sums, i * UNITS, n_in, T, t, n_thresholds, Y, y, True, S, s)
             first += images
 
 else:
@@ -188,19 +163,8 @@ else:
         for b in range(len(W)):
             for n in range(n_images):
                 count_words(sums, weights, b * words * UNITS, inputs, n * words, words)
-                finish(
-                    sums,
-                    0,
-                    n_in,
-                    T,
-                    b * n_thresholds * UNITS,
-                    n_thresholds,
-                    Y,
-                    n * Y.shape[1] + b * UNITS // 8,
-                    True,
-                    S,
-                    n * S.shape[1] + b * UNITS,
-                )
+                t, y, s = b * n_thresholds * UNITS, n * Y.shape[1] + b * UNITS // 8, n * S.shape[1]
+                finish(sums, 0, n_in, T, t, n_thresholds, Y, y, True, S, s + b * UNITS)
 
 
 bit_layer.__doc__ = """A layer by XNOR and popcount.
@@ -238,73 +202,3 @@ def affine(S, factor, shift, scale, b, mean, inv_std, gamma, beta, y):
         for m in range(y.shape[1]):
             total = numpy.float32(factor * S[n, m] - shift[m, 0]) / scale
             y[n, m] = (total + b[m] - mean[m]) * inv_std[m] * gamma[m] + beta[m]
-
-
-@numba.njit
-def _write_signs(a, words):
-    """Writes the signs of numbers of shape (K,) to words."""
-    K = len(a)
-    for i in range(K // 64):
-        words[i] = signs(a, 64 * i)
-    if K % 64:
-        rest = numpy.full(64, -1, a.dtype)
-        rest[: K % 64] = a[K - K % 64 :]
-        words[K // 64] = signs(rest, 0)
-
-
-@njit()
-def all_signs(x):
-    """Whether all numbers in an array of shape (N, K) are +1 or -1."""
-    for n in range(len(x)):
-        others = 0
-        for k in range(x.shape[1]):
-            others += abs(x[n, k]) != 1
-        if others:
-            return False
-    return True
-
-
-@njit()
-def binary_linear(x, W, b, Wb, y):
-    """:func:`function_binary_linear.binary_linear` forward, for a minibatch of only +1 and -1.
-
-    The sums are whole numbers that a float represents exactly, so they equal those of any other
-    matrix product to the bit.
-
-    Args:
-        x, W, b (array): Float arrays of shapes (N, K), (M, K) and (M,).
-        Wb (array): Float array of shape (M, K), to which binarize(W) is written.
-        y (array): Float array of shape (N, M), which is written.
-    """
-    N, K = x.shape
-    M = len(W)
-    words, blocks = -(-K // 64), -(-M // UNITS)
-    X = numpy.empty((N, words), numpy.uint64)
-    for n in range(N):
-        _write_signs(x[n], X[n])
-    V = aligned(blocks * words * 8 * UNITS).reshape((blocks, words * 8 * UNITS))
-    row = numpy.empty(words, numpy.uint64)
-    row_bytes = row.view(numpy.uint8)
-    plus, minus = W.dtype.type(1), W.dtype.type(-1)
-    for m in range(M):
-        for k in range(0, K, LINE):
-            prefetch_to_read(W, (m + 2) * K + k)
-            prefetch_to_write(Wb, (m + 2) * K + k)
-        for k in range(K):
-            Wb[m, k] = plus if W[m, k] >= 0 else minus
-        _write_signs(W[m], row)
-        block, unit = m // UNITS, m % UNITS
-        if LOOKUP:
-            for i in range(8 * words):
-                V[block, i * UNITS + unit] = row_bytes[i]
-        else:
-            for i in range(words):
-                for k in range(8):
-                    V[block, (i * UNITS + unit) * 8 + k] = row_bytes[8 * i + k]
-    S = numpy.empty((N, blocks * UNITS), numpy.int32)
-    T = numpy.empty((blocks, 0, UNITS), numpy.int32)
-    Y = numpy.empty((0, 0), numpy.uint8)
-    bit_layer(X.view(numpy.uint8), V, K, T, Y, S)
-    for n in range(N):
-        for m in range(M):
-            y[n, m] = y.dtype.type(S[n, m]) + b[m]

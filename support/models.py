@@ -4,9 +4,8 @@ import math
 
 import numpy
 
-from data import SCALE
 from fast import BinaryMLP, QuantizedMLP
-from net import FloatMLP
+from net import MLP, FloatMLP
 from pictures.layout import Layout, measure_layout
 from support.files import arrays_of, naming, read_npz, restore
 
@@ -118,7 +117,7 @@ class SavedNet:
                 checked.take(name, numpy.float32, (n_out,))
             variance = checked.take(f'bn{i}/avg_var', numpy.float32, (n_out,))
             checked.check((variance >= 0).all(), f'bn{i}/avg_var is negative somewhere')
-        for name, values in ('signed_pixels', (0, 1)), ('pixel_scale', (255, SCALE)):
+        for name, values in ('signed_pixels', (0, 1)), ('pixel_scale', (255, MLP.pixel_scale)):
             if name in arrays:
                 checked.take_whole(name, values)
         self.layout = checked.take_layout(self.n_in)
@@ -142,7 +141,7 @@ def describe_net(net):
 
 def remember_layout(net, images, transposed):
     """Stores the layout and scale of the training images in the net."""
-    net.add_persistent('pixel_scale', SCALE)
+    net.add_persistent('pixel_scale', net.pixel_scale)
     layout = measure_layout(images)._replace(transposed=int(transposed))
     net.add_persistent('layout', numpy.array(layout, numpy.int32))
 

@@ -16,7 +16,7 @@ import chainer.links as L
 import numpy
 
 import fast
-from data import SCALE, Minibatches, to_input
+from data import Minibatches
 from support.files import read_npz
 from weight_clip import WeightClip
 
@@ -202,14 +202,15 @@ def trained(
     for _ in range(steps):
         optimizer.update(model, *next(iterator))
     net.bn1.gamma.array[1] = 0
-    net.add_persistent('pixel_scale', SCALE)
+    net.add_persistent('pixel_scale', net.pixel_scale)
     return net
 
 
 def logits_of(net, images):
+    images = images.reshape(len(images), -1)
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         return numpy.concatenate(
-            [net(to_input(images[i : i + 1000])).array for i in range(0, len(images), 1000)]
+            [net(images[i : i + 1000]).array for i in range(0, len(images), 1000)]
         )
 
 

@@ -24,7 +24,10 @@ def modules():
 
 
 WITHOUT_CHAINER = 'deploy.__init__', 'deploy.onnx_graph', 'support.__init__', 'support.begin'
-WITH_NUMBA = 'deploy.xnor', 'fast.cpu', 'fast.kernels', 'fast.pixels', 'fast.xnor'
+WITH_NUMBA = (
+    *('deploy.xnor', 'fast.cache', 'fast.cpu', 'fast.fused_net', 'fast.kernels', 'fast.layer'),
+    *('fast.lookup', 'fast.loops', 'fast.threads', 'fast.xnor'),
+)
 MODULES = [
     name
     for name in modules()

@@ -11,7 +11,7 @@ import numpy
 import pytest
 
 from helpers import ROOT, write_dataset, write_idx
-from data import Minibatches, read_idx, read_mnist, to_input
+from data import Minibatches, read_idx, read_mnist
 
 
 def test_mnist_is_mnist(mnist):
@@ -197,12 +197,6 @@ def test_an_unreadable_file(tmp_path):
         read_idx(str(tmp_path), 3)
 
 
-def test_to_input():
-    x = to_input(numpy.array([[[0, 51]], [[102, 255]]], numpy.uint8))
-    assert x.dtype == numpy.float32
-    assert x.tolist() == [[0, 51 / 256], [102 / 256, 255 / 256]]
-
-
 class TestMinibatches:
     n = 10
     images = numpy.arange(n, dtype=numpy.uint8).reshape(n, 1, 1)
@@ -213,7 +207,7 @@ class TestMinibatches:
         seen, sizes, until = [], [], iterator.epoch + epochs
         while iterator.epoch < until:
             x, t = next(iterator)
-            assert (x.ravel() * 256).tolist() == t.tolist()
+            assert x.ravel().tolist() == t.tolist()
             seen += t.tolist()
             sizes.append(len(t))
         return seen, sizes

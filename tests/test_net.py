@@ -6,7 +6,6 @@ import numpy
 import pytest
 
 from bst import binarize
-from data import to_input
 from net import BinaryMLP, QuantizedMLP
 from qst import quantize
 from support.files import arrays_of
@@ -40,6 +39,21 @@ def test_forward(Net, bits, n_layers):
     numpy.testing.assert_allclose(
         y.array, by_hand(net, x, *(bits or (1, 1))), rtol=1e-3, atol=1e-4
     )
+
+
+@pytest.mark.parametrize('dtype', [numpy.float32, numpy.float64])
+def test_pixels_may_be_bytes(xp, dtype, monkeypatch):
+    """They are divided by the net's own scale, in the type of its weights."""
+    with chainer.using_config('dtype', dtype):
+        net = BinaryMLP(7, 20, 3)
+    net.to_device(chainer.backend.get_device_from_array(xp.zeros(1)))
+    x = xp.asarray(numpy.random.RandomState(0).randint(0, 256, (50, 7)).astype(numpy.uint8))
+    seen, forward = [], net.l1.forward
+    monkeypatch.setattr(net.l1, 'forward', lambda x: seen.append(x) or forward(x))
+    for scale in 256, 255:
+        net.pixel_scale = scale
+        net(x)
+        assert seen[-1].dtype == dtype and (seen[-1] == x.astype(dtype) / dtype(scale)).all()
 
 
 def test_shapes_and_names():
@@ -77,7 +91,7 @@ def test_one_bit_is_the_binary_net():
 
 def test_it_learns(xp, mnist):
     device = chainer.backend.get_device_from_array(xp.zeros(1))
-    x, t = device.send(to_input(mnist[0][:500])), device.send(mnist[1][:500])
+    x, t = device.send(mnist[0][:500].reshape(500, -1)), device.send(mnist[1][:500])
     for net in BinaryMLP(784, 100, 10), QuantizedMLP(784, 100, 10):
         net.to_device(device)
         optimizer = chainer.optimizers.Adam(0.003).setup(net)

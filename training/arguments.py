@@ -163,6 +163,8 @@ def print_arguments(args):
         print(f'# {option(name)[2:]}: {value}')
     if args.gpu < 0 and fast.missing:
         print(f'# Numba is unavailable, so NumPy computes, slower: {fast.missing}')
+    elif args.gpu < 0:
+        print(f'# kernels: {fast.describe()}')
     problem = why_no_pictures()
     if problem:
         print(f'# no pictures will be drawn: Matplotlib cannot be imported: {problem}')

@@ -1,6 +1,7 @@
 """What a training reports: log, table, curves, distribution of the weights, graph."""
 
 import contextlib
+import copy
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import time
 from chainer_compat import chainer
 from chainer import computational_graph
 from chainer.backends import cuda
+import chainer.links as L
 from chainer.training import extensions
 import numpy
 
@@ -150,26 +152,29 @@ class PrintReport(extensions.PrintReport):
 class Graph(chainer.training.Extension):
     """Trainer extension that writes the computational graph of the first loss to ``cg.dot``.
 
-    Drawing a graph takes the plain links, which round differently. So a resumed training, which
-    must equal the uninterrupted one bit for bit, draws no graph.
+    The links compute the loss of a graph, by BLAS, whose last bits depend on the number of
+    threads. So it is computed apart from the training, by a copy of the model.
     """
 
-    priority = chainer.training.PRIORITY_EDITOR + 2  # before FailOnNonFinite
+    priority = chainer.training.PRIORITY_EDITOR + 2  # before dropout is seeded
 
     def initialize(self, trainer):
-        chainer.config.keep_graph_on_report = trainer.updater.iteration == 0
-
-    def finalize(self):
-        chainer.config.keep_graph_on_report = False  # also if the training was interrupted
-
-    def __call__(self, trainer):
-        if not chainer.config.keep_graph_on_report:
-            return
-        chainer.config.keep_graph_on_report = False
-        graph = computational_graph.build_computational_graph([trainer.observation['main/loss']])
+        updater = trainer.updater
+        if updater.iteration:
+            return  # a resumed training
+        model = updater.get_optimizer('main').target.copy(mode='copy')
+        for link in model.links():
+            if isinstance(link, L.BatchNormalization):  # without the other processes
+                link.__class__ = L.BatchNormalization
+        with chainer.using_config('keep_graph_on_report', True):
+            loss = model(*next(copy.copy(updater.get_iterator('main'))))
+        graph = computational_graph.build_computational_graph([loss])
         with replacing_if_free(os.path.join(trainer.out, 'cg.dot')) as f:
             f.write(graph.dump().encode())
         print('graph generated', flush=True)
+
+    def __call__(self, trainer):
+        pass
 
 
 class Report(chainer.training.Extension):

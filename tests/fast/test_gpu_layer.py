@@ -59,10 +59,10 @@ def test_the_links_compute_what_it_cannot():
     model.to_device('@cupy:0')
     x = model.device.send(numpy.zeros((5, 33), 'f'))
     with chainer.using_config('train', False), chainer.no_backprop_mode():
-        assert not fast.fused_layer.can_fuse(x, model.l1, model.bn1)
-    assert fast.fused_layer.can_fuse(x, model.l1, model.bn1)
-    assert not fast.fused_layer.can_fuse(x[:1], model.l1, model.bn1)
-    assert not fast.fused_layer.can_fuse(x.astype('d'), model.l1, model.bn1)
+        assert not gpu_layer.can_fuse(x, model.l1, model.bn1)
+    assert gpu_layer.can_fuse(x, model.l1, model.bn1)
+    assert not gpu_layer.can_fuse(x[:1], model.l1, model.bn1)
+    assert not gpu_layer.can_fuse(x.astype('d'), model.l1, model.bn1)
 
 
 def test_there_is_no_second_derivative():

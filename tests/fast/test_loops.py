@@ -1,16 +1,11 @@
-"""The compiled loops against the NumPy and Chainer code they replace, to the bit.
-
-A training differs by rounding: in the gradient of the first layer's W, and with more bits in that
-layer's outputs, too.
-"""
+"""The compiled loops against the NumPy code they replace, and a training without Numba."""
 
 import numpy
 import pytest
 
 import fast
-from bst import binarize
-from fast import loops
-from helpers import equal, log_of, small
+from fast.available import accept
+from helpers import equal, log_of, same, small
 from qst import quantize
 
 needs_numba = pytest.mark.skipif(
@@ -19,21 +14,20 @@ needs_numba = pytest.mark.skipif(
 
 
 @needs_numba
-@pytest.mark.parametrize('dtype', [numpy.float32, numpy.float64])
 @pytest.mark.parametrize('bits', range(1, 9))
-def test_quantizers(dtype, bits):
+def test_quantizers(bits):
+    from fast.loops import level_of
+
     random = numpy.random.RandomState(bits)
     n = 2**bits - 1
     ties = numpy.arange(-n - 1, n + 2) / n
-    special = [0.0, -0.0, numpy.nan, numpy.inf, -numpy.inf, 1e-45, -1e-45, 1e38, -1e38]
-    values = numpy.concatenate([random.uniform(-1.5, 1.5, 10001), ties, special]).astype(dtype)
-    above, below = numpy.nextafter(values, dtype(2)), numpy.nextafter(values, dtype(-2))
+    special = [0.0, -0.0, numpy.inf, -numpy.inf, 1e-45, -1e-45, 1e38, -1e38]
+    values = numpy.concatenate([random.uniform(-1.5, 1.5, 10001), ties, special]).astype('f')
+    above, below = (numpy.nextafter(values, numpy.float32(end)) for end in (2, -2))
     values = numpy.concatenate([values, above, below])
-    assert loops.accept(values)
-    for a in values, values.reshape(3, -1), values[:0], values[3].reshape(()):
-        assert equal(loops.quantize(a, bits), quantize(a, bits))
-        if bits == 1:
-            assert equal(loops.quantize(a, bits), binarize(a))
+    levels = numpy.array([level_of(a, numpy.int32(n), numpy.float32(n / 2)) for a in values])
+    assert levels.min() == 0 and levels.max() == n
+    assert equal((2 * levels - n).astype('f') / numpy.float32(n), quantize(values, bits))
 
 
 @pytest.mark.parametrize(
@@ -48,9 +42,9 @@ def test_quantizers(dtype, bits):
         None,
     ],
 )
-def test_what_the_loops_do_not_accept(array):
-    assert not loops.accept(array)
-    assert not loops.accept(numpy.zeros(3, 'f'), array)
+def test_what_compiled_code_does_not_accept(array):
+    assert not accept(array)
+    assert not accept(numpy.zeros(3, 'f'), array)
 
 
 @needs_numba
@@ -67,3 +61,13 @@ def test_a_training_is_nearly_the_same_without_numba(small_mnist, tmp_path, argu
         assert ours['main/loss'] == pytest.approx(plain['main/loss'], rel=0.02)
         accuracy = plain['validation/main/accuracy']
         assert ours['validation/main/accuracy'] == pytest.approx(accuracy, abs=0.05)
+
+
+@needs_numba
+def test_a_training_is_the_same_for_any_number_of_threads(small_mnist, tmp_path):
+    for threads in '123':
+        numbers = dict.fromkeys(['NUMBA_NUM_THREADS', 'OPENBLAS_NUM_THREADS'], threads)
+        run = small(tmp_path / threads, small_mnist, '--epoch', 2, **numbers)
+        assert f'; {threads} thread' in run.stdout and run.stderr == ''
+        assert same(tmp_path / threads / 'mlp.model', tmp_path / '1' / 'mlp.model')
+        assert same(tmp_path / threads / 'mlp.state', tmp_path / '1' / 'mlp.state')

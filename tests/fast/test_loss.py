@@ -41,12 +41,12 @@ def test_on_a_gpu(n, classes):
 
 @pytest.mark.gpu
 def test_minibatches_on_a_gpu(mnist):
-    from data import Minibatches, to_input
+    from data import Minibatches
 
     device = chainer.get_device('@cupy:0')
     device.use()
     iterator = Minibatches(device.send(mnist[0][:500]), device.send(mnist[1][:500]), 64, seed=0)
     x, t = (chainer.backends.cuda.to_cpu(a) for a in next(iterator))
     order = numpy.random.RandomState((0, 0)).permutation(500)[:64]
-    numpy.testing.assert_array_equal(x, to_input(mnist[0][order]))
+    numpy.testing.assert_array_equal(x, mnist[0][order].reshape(64, -1))
     numpy.testing.assert_array_equal(t, mnist[1][order])

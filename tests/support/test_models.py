@@ -4,7 +4,6 @@ import chainer
 import numpy
 import pytest
 
-from data import to_input
 from pictures.layout import Layout
 from deploy.fold import fold
 from deploy.packed import PackedMLP
@@ -107,7 +106,7 @@ def test_the_scale_of_pixels_is_saved(tmp_path, mnist):
         x = mnist[2][:1000].reshape(1000, 784)
         with chainer.using_config('train', False):
             expected = net((x / scale).astype('f')).array
-            given = loaded(to_input(mnist[2][:1000], loaded.pixel_scale)).array
+            given = loaded(x).array
         assert numpy.array_equal(given, expected)
         packed = PackedMLP(fold(loaded)).logits(x).argmax(axis=1)
         assert (packed == expected.argmax(axis=1)).mean() >= (1 if scale == 256 else 0.999)

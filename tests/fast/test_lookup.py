@@ -1,0 +1,169 @@
+"""Products of floats with signs by look-up, on this CPU and with the kernels of others."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+
+import numpy
+import pytest
+
+import fast
+from helpers import ROOT
+
+if fast.missing is not None:
+    pytest.skip(f'Numba cannot be used: {fast.missing}', allow_module_level=True)
+import llvmlite.binding
+import numba
+
+from fast.kernels import ROWS, UNITS, aligned
+from fast.lookup import WORD, product, table_size, write_signs, write_tables
+
+# What Numba is told of the CPU, the feature that running its kernel takes, the kernel's name and
+# the instruction that adds a sum: from a table in registers, or in memory.
+CPUS = {
+    'plain': ('generic', '', None, 'plain vectors', r'addps\s+\(?\d*\(%r.*%xmm'),
+    'AVX2': ('haswell', '', 'avx2', 'plain vectors', r'vaddps\s+\d*\(%r.*%ymm'),
+    'AVX-512': ('icelake-server', '+avx2,+avx512f', 'avx512f', 'AVX-512', r'vpermps\s.*%zmm'),
+}
+
+COMPILE = """
+import json
+from numba import float32, int64, uint32
+from fast import cpu, lookup
+
+floats, i = float32[::1], int64
+lookup.product.compile((floats, i, uint32[:, ::1], i, float32, floats, i, i, i))
+code, = lookup.product.inspect_asm().values()
+print(json.dumps([cpu.FLOAT_KERNELS[cpu.FLOATS], code]))
+"""
+
+
+@numba.njit
+def pack(S):
+    """The words of signs of a matrix."""
+    words, columns = -(-len(S) // WORD), -(-S.shape[1] // UNITS) * UNITS
+    I = numpy.full((words, columns), 0xFFFFFFFF, numpy.uint32)
+    for i in range(len(S)):
+        write_signs(S[i], i, I)
+    return I
+
+
+@numba.njit
+def multiply(A, stride, row_stride, n, I, carry, chunk, Y):
+    """Writes carry Y + A S, so many rows at a time."""
+    T = aligned(4 * table_size(n)).view(numpy.float32)
+    for row in range(0, len(Y), chunk):
+        rows = min(chunk, len(Y) - row)
+        write_tables(A, row * row_stride, stride, row_stride, rows, n, T, 0)
+        for k in range(0, Y.shape[1], UNITS):
+            product(T, n, I, k, carry, Y, row * Y.shape[1] + k, Y.shape[1], rows)
+
+
+def in_order(A, S):
+    """A S, in the order of every kernel's additions: within each four inputs, then from the first
+    four to the last."""
+    missing = -A.shape[1] % 4
+    A, S = numpy.pad(A, ((0, 0), (0, missing))), numpy.pad(S, ((0, missing), (0, 0)))
+    terms = A[:, :, None] * S
+    fours = (terms[:, ::4] + terms[:, 1::4]) + (terms[:, 2::4] + terms[:, 3::4])
+    total = numpy.zeros_like(fours[:, 0])
+    for i in range(fours.shape[1]):
+        total += fours[:, i]
+    return total
+
+
+def make(rows, n, columns, planes=1):
+    random = numpy.random.RandomState(rows + n + columns)
+    A = random.normal(size=(rows, n)).astype('f')
+    signs = [numpy.where(random.uniform(size=(n, columns)) < 0.5, 1, -1) for _ in range(planes)]
+    return A, *(S.astype('f') for S in signs)
+
+
+def empty(rows, columns):
+    """Rows to write, which whoever reads them notices."""
+    return numpy.full((rows, -(-columns // UNITS) * UNITS), numpy.nan, 'f')
+
+
+SHAPES = [(1, 1, 1), (2, 3, 64), (8, 32, 65), (9, 33, 128), (13, 100, 7), (21, 270, 130)]
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_product(shape):
+    """Equal for all kernels, chunks and orders of A's elements, to the last bit."""
+    A, S = make(*shape)
+    rows, n, columns = shape
+    I, expected = pack(S), in_order(A, S)
+    numpy.testing.assert_allclose(expected, A.astype('d') @ S, rtol=0, atol=1e-6 * n)
+    for chunk in {1, 3, ROWS}:
+        for a, strides in ((A, (1, n)), (numpy.ascontiguousarray(A.T), (rows, 1))):
+            Y = empty(rows, columns)
+            multiply(a, *strides, n, I, 0, chunk, Y)
+            numpy.testing.assert_array_equal(Y[:, :columns], expected)
+
+
+@pytest.mark.parametrize('carry', [1, 2])
+def test_two_planes(carry):
+    """With values of which one is 0 (carry 1), or of four values (carry 2)."""
+    A, first, second = make(10, 77, 100, planes=2)
+    Y = empty(10, 100)
+    multiply(A, 1, 77, 77, pack(first), 0, ROWS, Y)
+    multiply(A, 1, 77, 77, pack(second), carry, ROWS, Y)
+    expected = numpy.float32(carry) * in_order(A, first) + in_order(A, second)
+    numpy.testing.assert_array_equal(Y[:, :100], expected)
+    values = carry * first + second
+    assert len(numpy.unique(values)) == 2 + carry
+    numpy.testing.assert_allclose(Y[:, :100], A.astype('d') @ values, rtol=0, atol=1e-4)
+
+
+def test_other_rows_and_columns_stay():
+    A, S = make(3, 5, UNITS)
+    Y = empty(4, 2 * UNITS)
+    T = aligned(4 * table_size(5)).view(numpy.float32)
+    write_tables(A, 0, 1, 5, 3, 5, T, 0)
+    product(T, 5, pack(S), 0, 0, Y, UNITS, 2 * UNITS, 3)
+    numpy.testing.assert_array_equal(Y[:3, UNITS:], in_order(A, S))
+    assert numpy.isnan(Y[:3, :UNITS]).all() and numpy.isnan(Y[3]).all()
+
+
+def test_signs():
+    """Of 0 and -0, it is +1, of NaN -1, as in bst.binarize."""
+    S = numpy.array([[0.0, -0.0, numpy.nan, 1e-45, -1e-45]] * 33, 'f')
+    I = pack(S)
+    assert I.shape == (2, UNITS) and not I[:, 5:].any()
+    all_rows = 2**32 - 1
+    assert I[:, :5].tolist() == [[all_rows, all_rows, 0, all_rows, 0], [1, 1, 0, 1, 0]]
+
+
+@pytest.mark.skipif(platform.machine() not in ('x86_64', 'AMD64'), reason='not an x86 CPU')
+@pytest.mark.parametrize('cpu', CPUS)
+def test_another_cpu(cpu, tmp_path):
+    """Compiling its kernel takes no CPU that has the instruction; the tests above do."""
+    name, features, needed, kernel, instruction = CPUS[cpu]
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={
+                **os.environ,
+                'NUMBA_CPU_NAME': name,
+                'NUMBA_CPU_FEATURES': features,
+                'NUMBA_CACHE_DIR': str(tmp_path),
+            },
+        )
+
+    result = run('-c', COMPILE)
+    assert result.stderr == ''
+    description, code = json.loads(result.stdout)
+    assert description == kernel
+    assert re.search(instruction, code)
+    if needed and not llvmlite.binding.get_host_cpu_features().get(needed):
+        pytest.skip(f'compiled, but this CPU has no {needed}')
+    options = '-q', '-p', 'no:cacheprovider', '-k', 'not another_cpu'
+    result = run('-m', 'pytest', *options, os.path.abspath(__file__))
+    assert result.returncode == 0, result.stdout
