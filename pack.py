@@ -75,7 +75,7 @@ FORMATS = {
     '.packed': PACKED,
     '.npz': PACKED,
     '.onnx': (as_onnx, b'\x06pixels\n\x02c0\x12\tReshape_0'),
-    '.c': (as_c, b'/* A packed '),
+    '.c': (as_c, b'/* Made by pack.py of BinaryNet on Chainer.'),
     '.html': (as_html, b'<title>Draw a digit</title>\n<style>\n  :root {'),
 }
 

@@ -34,7 +34,11 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize(
     'name, beginning, words',
     [
-        ('net.c', b'/* A packed binary net 784-20-20-10.', 'cc -std=c99'),
+        (
+            'net.c',
+            b'/* Made by pack.py of BinaryNet on Chainer.\n *\n * A packed binary net 784',
+            'cc -std=c99',
+        ),
         ('net.HTML', b'<!DOCTYPE html>', 'in a browser'),
         ('net.onnx', b'', 'onnxruntime.InferenceSession'),
     ],
@@ -88,7 +92,8 @@ def test_only_its_own_outputs_are_replaced(models, tmp_path, name):
         result = pack(models / 'mlp.model', path)
         assert (result.returncode, result.stderr) == (0, '')
     output = path.read_bytes()
-    for content in (models / 'mlp.model').read_bytes(), b'<!DOCTYPE html>\n/* mine */':
+    mine = b'<!DOCTYPE html>\n/* mine */', b'/* A packed array of bits, mine. */'
+    for content in (models / 'mlp.model').read_bytes(), *mine:
         path.write_bytes(content)
         result = pack(models / 'mlp.model', path)
         assert result.returncode == 2 and path.read_bytes() == content
