@@ -23,7 +23,8 @@ class Parser(argparse.ArgumentParser):
     """Argument parser that reports a mistake in one line, without the usage."""
 
     def error(self, message):
-        self.exit(2, f'{self.prog}: {message}\n')
+        report_problem(message)
+        self.exit(2)
 
 
 def number(low, high, kind=int):
@@ -91,7 +92,9 @@ def report_problem(problem):
     """
     if isinstance(problem, OSError) and problem.strerror:
         problem = ': '.join(map(str, filter(None, (problem.filename, problem.strerror))))
-    problem = str(problem) or 'there is not enough memory'  # MemoryError may be without words
+    problem = (
+        str(problem).replace('\n', '\\n') or 'there is not enough memory'
+    )  # MemoryError may be without words
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
 
 
