@@ -92,9 +92,8 @@ def report_problem(problem):
     """
     if isinstance(problem, OSError) and problem.strerror:
         problem = ': '.join(map(str, filter(None, (problem.filename, problem.strerror))))
-    problem = (
-        str(problem).replace('\n', '\\n') or 'there is not enough memory'
-    )  # MemoryError may be without words
+    # A name may have two lines, and a MemoryError no words.
+    problem = str(problem).replace('\n', '\\n') or 'there is not enough memory'
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
 
 

@@ -80,5 +80,5 @@ def files_set_aside(folder):
 
 def remove_set_aside(folder):
     """Removes the run that was set aside, once it is replaced."""
-    if os.path.lexists(aside(folder)):
+    if os.path.isdir(aside(folder)):
         remove_if_free(aside(folder))

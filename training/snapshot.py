@@ -1,6 +1,7 @@
 """Trainer snapshots, and how to resume from one."""
 
 import contextlib
+import errno
 import json
 import os
 import shlex
@@ -79,11 +80,15 @@ class Snapshot(chainer.training.Extension):
         self.run = run
 
     def initialize(self, trainer):
+        self.place = os.stat(trainer.out)
         self.names = set(folder.snapshots(trainer.out))
         if trainer.updater.epoch:  # resumed
             self.follow(trainer)
 
     def __call__(self, trainer):
+        if not os.path.samestat(self.place, os.stat(trainer.out)):
+            problem = 'is another folder now than the one that this training has locked'
+            raise OSError(errno.ESTALE, problem, trainer.out)
         save_npz(os.path.join(trainer.out, self.file_name(trainer)), trainer)
         self.follow(trainer)
 

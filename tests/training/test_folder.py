@@ -321,6 +321,28 @@ def test_planted_links(tmp_path, small_mnist):
     assert foreign.read_bytes() == b'foreign'
 
 
+@pytest.mark.skipif(files.WINDOWS, reason='a folder in use cannot be moved there')
+def test_another_run_takes_the_place_of_the_folder(finished, small_mnist, tmp_path):
+    """Somebody has removed the folder of a forgotten training, and started anew."""
+    out = tmp_path / 'out'
+    code = (
+        'import os, shutil, sys, train_mnist\n'
+        'from training.snapshot import Snapshot\n'
+        'save = Snapshot.__call__\n'
+        'def moved(self, trainer):\n'
+        '    save(self, trainer)\n'
+        '    if trainer.updater.epoch == 1:\n'
+        "        os.rename(trainer.out, trainer.out + '.old')\n"
+        f'        shutil.copytree({str(finished)!r}, trainer.out)\n'
+        'Snapshot.__call__ = moved\n'
+        'train_mnist.main()'
+    )
+    words = '--data', small_mnist, '--unit', 50, '--batchsize', 50, '--out', out, '--epoch', 2
+    result = run('-c', code, *words, cwd=ROOT)
+    assert result.returncode == 1 and f'{out}: is another folder now' in result.stderr
+    assert contents(out) == contents(finished)
+
+
 def test_nothing_is_read_before_the_lock(out, small_mnist):
     (out / 'snapshot_epoch_2').write_bytes(b'half')
     with contextlib.closing(files.lock(str(out))):
