@@ -5,6 +5,8 @@ import contextlib
 import io
 import math
 import os
+import shlex
+import subprocess
 import sys
 import time
 import warnings
@@ -49,10 +51,18 @@ def real(low, high):
 
 
 def path(text):
-    """Argument type: a path; ``~`` is the user's folder, also in ``--out=~/x``."""
+    """Argument type: a path; ``~`` is the user's folder, also in ``--out=~/x``.
+
+    What begins like an option gets ``./`` in front, so that it can be part of another command.
+    """
     if not text:
         raise argparse.ArgumentTypeError("must be a path, not ''")
-    return os.path.expanduser(text)
+    return os.path.join('.' if text[0] == '-' else '', os.path.expanduser(text))
+
+
+def quote(text):
+    """A word of a command that the user may type."""
+    return subprocess.list2cmdline([text]) if os.name == 'nt' else shlex.quote(text)
 
 
 def get_device(gpu):

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -51,6 +52,15 @@ def test_the_ending_chooses_the_format(models, tmp_path, model, name, beginning,
     assert (tmp_path / name).read_bytes().startswith(beginning)
     assert words in result.stdout.splitlines()[-1]
     assert os.listdir(tmp_path) == [name]
+
+
+def test_the_command_to_use_it(models, tmp_path):
+    for name in 'my net.packed', '-net.packed':
+        result = run(f'{ROOT}/pack.py', models / 'mlp.model', '--', name, cwd=tmp_path)
+        command = result.stdout.split('to use it: ./')[1].split(' [PICTURE')[0]
+        script, path = shlex.split(command)
+        result = run(f'{ROOT}/{script}', path, '--data', tmp_path, cwd=tmp_path)
+        assert 'net 784-20-20-10' in result.stdout  # it was read
 
 
 def test_the_line_for_onnx_is_python(models, tmp_path):

@@ -4,15 +4,12 @@ import contextlib
 import errno
 import json
 import os
-import shlex
-import subprocess
 import zlib
 
 from chainer_compat import chainer
 import numpy
 
 from support.files import (
-    WINDOWS,
     BadFile,
     arrays_of,
     lock,
@@ -23,6 +20,7 @@ from support.files import (
     save_npz,
 )
 from support.models import SavedNet, describe_net
+from support.program import quote
 from training import folder
 from training.arguments import option, parse_arguments
 from training.report import COLUMNS
@@ -349,6 +347,5 @@ def how_to_resume(trainer):
         newest = []
     if not newest:
         return f'{line}; there is no snapshot yet to resume from'
-    quote = shlex.quote if not WINDOWS else lambda path: subprocess.list2cmdline([path])
     path = quote(os.path.join(trainer.out, newest[0]))
     return f'{line}; to resume, add --resume {path} to the same command'
