@@ -20,7 +20,7 @@ def aside(folder):
 def snapshots(folder):
     """Names of the snapshots in a folder, the newest first."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.is_dir()]
+        names = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
     return sorted(filter(epoch_of, names), key=epoch_of, reverse=True)
 
 

@@ -314,6 +314,7 @@ def test_planted_links(tmp_path, small_mnist):
     out.mkdir()
     for name in '.mlp.model.new', '.snapshot_epoch_1.new', '.log.new':
         (out / name).symlink_to(foreign)
+    (out / 'loop').symlink_to('loop')
     assert small(out, small_mnist, '--epoch', 1).stderr == ''
     (out / '.lock').unlink()
     (out / '.lock').symlink_to(foreign)
