@@ -20,7 +20,7 @@ from deploy.fold import fold
 from deploy.packed import PackedNet, summary
 from support.files import naming, npz, read_npz, replacing
 from support.models import SavedNet, load
-from support.program import Parser, errors_as_one_line, path
+from support.program import Parser, errors_as_one_line, path, quote
 
 
 def read(model):
@@ -38,7 +38,7 @@ def read(model):
 
 
 def as_packed(net, out):
-    return npz(net.arrays), f'./inference.py {out} [PICTURE ...]'
+    return npz(net.arrays), f'./inference.py {quote(out)} [PICTURE ...]'
 
 
 def as_onnx(net, out):
@@ -56,7 +56,7 @@ def as_onnx(net, out):
 def as_c(net, out):
     from deploy.c_source import to_c
 
-    return to_c(net).encode(), f'cc -std=c99 -O2 -c {out}, and call net_classify(pixels)'
+    return to_c(net).encode(), f'cc -std=c99 -O2 -c {quote(out)}, and call net_classify(pixels)'
 
 
 def as_html(net, out):
@@ -75,7 +75,7 @@ FORMATS = {
     '.packed': PACKED,
     '.npz': PACKED,
     '.onnx': (as_onnx, b'\x06pixels\n\x02c0\x12\tReshape_0'),
-    '.c': (as_c, b'/* A packed '),
+    '.c': (as_c, b'/* Made by pack.py of BinaryNet on Chainer.'),
     '.html': (as_html, b'<title>Draw a digit</title>\n<style>\n  :root {'),
 }
 

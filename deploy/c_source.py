@@ -5,7 +5,9 @@ import numpy
 from deploy.packed import AFFINE, xnor_layers
 
 HEAD = """\
-/* {title}.{accuracy}
+/* Made by pack.py of BinaryNet on Chainer.
+ *
+ * {title}.{accuracy}
  *
  *     int net_classify(const uint8_t pixels[{n_in}]);
  *     void net_logits(const uint8_t pixels[{n_in}], float logits[{n_out}]);

@@ -47,8 +47,11 @@ def check_output(path, mark):
 
     Every output of a kind has the same bytes, its mark, among its first 256.
     """
-    if os.path.isfile(path):
-        with open(path, 'rb') as f:
+    if not os.path.basename(path).strip('.'):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    target = os.path.realpath(path)
+    if os.path.isfile(target):
+        with open(target, 'rb') as f:
             if mark not in f.read(256):
                 raise ValueError(f'{path}: is no earlier output of this kind; give another name')
 
@@ -76,20 +79,24 @@ def replacing(path, mark=None):
         check_output(path, mark)
     new = None
     try:
-        mode = None
+        # From here on, the path is not asked again: behind a missing folder, "../x" is nothing to
+        # the system, and yet realpath makes it the file that would be replaced.
+        target, mode = os.path.realpath(path), None
         with contextlib.suppress(FileNotFoundError):
-            mode = os.stat(path).st_mode
+            mode = os.stat(target).st_mode
         if mode and not stat.S_ISREG(mode):
-            with open(path, 'wb') as f:
+            with open(target, 'wb') as f:
                 yield f
             return
-        target = os.path.realpath(path)
         folder, name = os.path.split(target)
         new = os.path.join(folder, f'.{name}.new')
         with _create(new) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
+            if not WINDOWS and not os.path.samestat(os.fstat(f.fileno()), os.stat(new)):
+                new = None  # it is the other's; Windows would not have let it remove ours
+                raise OSError(errno.EBUSY, 'another program is writing to it', path)
         if mode:
             os.chmod(new, stat.S_IMODE(mode))
         patiently(os.replace, new, target)
@@ -172,7 +179,10 @@ def lock(folder):
     Raises:
         OSError: If another process has locked the folder, or the folder is not writable.
     """
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError as e:
+        raise NotADirectoryError(errno.ENOTDIR, 'is not a folder', folder) from e
     with contextlib.ExitStack() as held:
         path = os.path.join(folder, '.lock')
         # Neither emptied nor followed: whatever has this name may be somebody else's.

@@ -5,6 +5,8 @@ import contextlib
 import io
 import math
 import os
+import shlex
+import subprocess
 import sys
 import time
 import warnings
@@ -23,7 +25,8 @@ class Parser(argparse.ArgumentParser):
     """Argument parser that reports a mistake in one line, without the usage."""
 
     def error(self, message):
-        self.exit(2, f'{self.prog}: {message}\n')
+        report_problem(message)
+        self.exit(2)
 
 
 def number(low, high, kind=int):
@@ -48,10 +51,18 @@ def real(low, high):
 
 
 def path(text):
-    """Argument type: a path; ``~`` is the user's folder, also in ``--out=~/x``."""
+    """Argument type: a path; ``~`` is the user's folder, also in ``--out=~/x``.
+
+    What begins like an option gets ``./`` in front, so that it can be part of another command.
+    """
     if not text:
         raise argparse.ArgumentTypeError("must be a path, not ''")
-    return os.path.expanduser(text)
+    return os.path.join('.' if text[0] == '-' else '', os.path.expanduser(text))
+
+
+def quote(text):
+    """A word of a command that the user may type."""
+    return subprocess.list2cmdline([text]) if os.name == 'nt' else shlex.quote(text)
 
 
 def get_device(gpu):
@@ -91,7 +102,8 @@ def report_problem(problem):
     """
     if isinstance(problem, OSError) and problem.strerror:
         problem = ': '.join(map(str, filter(None, (problem.filename, problem.strerror))))
-    problem = str(problem) or 'there is not enough memory'  # MemoryError may be without words
+    # A name may have two lines, and a MemoryError no words.
+    problem = str(problem).replace('\n', '\\n') or 'there is not enough memory'
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
 
 

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -34,7 +35,11 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize(
     'name, beginning, words',
     [
-        ('net.c', b'/* A packed binary net 784-20-20-10.', 'cc -std=c99'),
+        (
+            'net.c',
+            b'/* Made by pack.py of BinaryNet on Chainer.\n *\n * A packed binary net 784',
+            'cc -std=c99',
+        ),
         ('net.HTML', b'<!DOCTYPE html>', 'in a browser'),
         ('net.onnx', b'', 'onnxruntime.InferenceSession'),
     ],
@@ -47,6 +52,15 @@ def test_the_ending_chooses_the_format(models, tmp_path, model, name, beginning,
     assert (tmp_path / name).read_bytes().startswith(beginning)
     assert words in result.stdout.splitlines()[-1]
     assert os.listdir(tmp_path) == [name]
+
+
+def test_the_command_to_use_it(models, tmp_path):
+    for name in 'my net.packed', '-net.packed':
+        result = run(f'{ROOT}/pack.py', models / 'mlp.model', '--', name, cwd=tmp_path)
+        command = result.stdout.split('to use it: ./')[1].split(' [PICTURE')[0]
+        script, path = shlex.split(command)
+        result = run(f'{ROOT}/{script}', path, '--data', tmp_path, cwd=tmp_path)
+        assert 'net 784-20-20-10' in result.stdout  # it was read
 
 
 def test_the_line_for_onnx_is_python(models, tmp_path):
@@ -88,7 +102,8 @@ def test_only_its_own_outputs_are_replaced(models, tmp_path, name):
         result = pack(models / 'mlp.model', path)
         assert (result.returncode, result.stderr) == (0, '')
     output = path.read_bytes()
-    for content in (models / 'mlp.model').read_bytes(), b'<!DOCTYPE html>\n/* mine */':
+    mine = b'<!DOCTYPE html>\n/* mine */', b'/* A packed array of bits, mine. */'
+    for content in (models / 'mlp.model').read_bytes(), *mine:
         path.write_bytes(content)
         result = pack(models / 'mlp.model', path)
         assert result.returncode == 2 and path.read_bytes() == content

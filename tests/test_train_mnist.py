@@ -265,7 +265,7 @@ BAD = {
         '/empty: holds neither the IDX files of MNIST nor a folder train of pictures',
     ),
     'damaged data': ('--data {folder}/damaged', 'train-images-idx3-ubyte: truncated'),
-    'out is a file': ('--out {folder}/text', '/text: File exists'),
+    'out is a file': ('--out {folder}/text', '/text: is not a folder'),
     'out below a file': ('--out {folder}/text/result', '/text/result: Not a directory'),
     'out is not writable': ('--out /proc/result', '/proc/result'),
     'no model': ('--initmodel {folder}/none', '/none: No such file or directory'),
@@ -395,3 +395,10 @@ def test_a_net_that_does_not_fit_into_the_memory(small_mnist, tmp_path):
     )
     assert result.returncode == 2 and result.stderr.count('\n') == 1
     assert 'Unable to allocate' in result.stderr and not (tmp_path / 'out').exists()
+
+
+def test_a_name_of_two_lines_in_one_line(tmp_path):
+    for options in ['--out', tmp_path, '--data', 'a\nb'], ['a\nb']:
+        result = train(*options)
+        assert result.returncode == 2
+        assert 'a\\nb' in result.stderr and result.stderr.count('\n') == 1

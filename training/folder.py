@@ -1,9 +1,10 @@
 """The folder of a run: what a run leaves in it, and how one run replaces another."""
 
+import contextlib
 import os
 import re
 
-from support.files import patiently, remove_if_free, sync_folder
+from support.files import check_output, patiently, remove_if_free, sync_folder
 
 # What a run leaves besides snapshots. All but the graph is written after the first snapshot.
 GRAPH = 'cg.dot'
@@ -18,14 +19,30 @@ def aside(folder):
 
 def snapshots(folder):
     """Names of the snapshots in a folder, the newest first."""
-    epochs = {name: re.fullmatch('snapshot_epoch_([0-9]+)', name) for name in os.listdir(folder)}
-    return sorted(filter(epochs.get, epochs), key=lambda name: -int(epochs[name][1]))
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
+    return sorted(filter(epoch_of, names), key=epoch_of, reverse=True)
+
+
+def epoch_of(name):
+    """The epoch that the name of a snapshot states; None if it is not such a name."""
+    match = re.fullmatch('snapshot_epoch_([0-9]+)', name)
+    return int(match[1]) if match else None
 
 
 def files_of_run(folder):
     """Names of all files that a run left in a folder, the newest snapshot first."""
     names = os.listdir(folder)
     return [*snapshots(folder), *(name for name in FILES if name in names)]
+
+
+def files_of_worth(folder):
+    """The same without the graph, which a run writes at once, unless it is somebody else's."""
+    names = files_of_run(folder)
+    with contextlib.suppress(ValueError):
+        check_output(os.path.join(folder, GRAPH), b'digraph graphname{')
+        names = [name for name in names if name != GRAPH]
+    return names
 
 
 def set_aside(folder):
@@ -63,5 +80,5 @@ def files_set_aside(folder):
 
 def remove_set_aside(folder):
     """Removes the run that was set aside, once it is replaced."""
-    if os.path.lexists(aside(folder)):
+    if os.path.isdir(aside(folder)):
         remove_if_free(aside(folder))

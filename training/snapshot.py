@@ -1,17 +1,15 @@
 """Trainer snapshots, and how to resume from one."""
 
 import contextlib
+import errno
 import json
 import os
-import shlex
-import subprocess
 import zlib
 
 from chainer_compat import chainer
 import numpy
 
 from support.files import (
-    WINDOWS,
     BadFile,
     arrays_of,
     lock,
@@ -22,6 +20,7 @@ from support.files import (
     save_npz,
 )
 from support.models import SavedNet, describe_net
+from support.program import quote
 from training import folder
 from training.arguments import option, parse_arguments
 from training.report import COLUMNS
@@ -63,9 +62,10 @@ def _compared(args):
 class Snapshot(chainer.training.Extension):
     """Trainer extension that saves the trainer after each epoch, and keeps the newest snapshot.
 
-    Once it is on disk, what it replaces is deleted: older snapshots, and a run that was set aside.
-    Then every extension with a method ``write`` writes its files. So these never belong to a later
-    epoch than the snapshot, and a resumed training starts by writing those of its snapshot.
+    Once it is on disk, what it replaces is deleted: older snapshots, but none that somebody has
+    put there meanwhile, and a run that was set aside. Then every extension with a method ``write``
+    writes its files. So these never belong to a later epoch than the snapshot, and a resumed
+    training starts by writing those of its snapshot.
 
     Args:
         run (dict): The :func:`identity` of the training, which is also saved.
@@ -78,18 +78,24 @@ class Snapshot(chainer.training.Extension):
         self.run = run
 
     def initialize(self, trainer):
+        self.place = os.stat(trainer.out)
+        self.names = set(folder.snapshots(trainer.out))
         if trainer.updater.epoch:  # resumed
             self.follow(trainer)
 
     def __call__(self, trainer):
+        if not os.path.samestat(self.place, os.stat(trainer.out)):
+            problem = 'is another folder now than the one that this training has locked'
+            raise OSError(errno.ESTALE, problem, trainer.out)
         save_npz(os.path.join(trainer.out, self.file_name(trainer)), trainer)
         self.follow(trainer)
 
     def follow(self, trainer):
         """Does what follows once the snapshot is on disk."""
-        for name in folder.snapshots(trainer.out):
-            if name != self.file_name(trainer):
-                remove_if_free(os.path.join(trainer.out, name))
+        newest = self.file_name(trainer)
+        for name in self.names.intersection(folder.snapshots(trainer.out)) - {newest}:
+            remove_if_free(os.path.join(trainer.out, name))
+        self.names.add(newest)
         folder.remove_set_aside(trainer.out)
         for entry in trainer._extensions.values():
             if hasattr(entry.extension, 'write'):
@@ -153,7 +159,13 @@ def _make_room(args):
     """Refuses to replace an earlier training, or sets it aside with ``--overwrite``."""
     out = args.out
     names, aside = folder.files_of_run(out), folder.files_set_aside(out)
-    names_worth = [name for name in names if name != folder.GRAPH]
+    names_worth = folder.files_of_worth(out)
+    for name in names:
+        if os.path.isdir(os.path.join(out, name)):
+            raise ValueError(
+                f'{out}: {name} is a folder, not a file of a training; choose another folder with '
+                '--out'
+            )
     if args.overwrite:
         paths = [os.path.join(out, name) for name in names] + aside
         if args.initmodel and any(_same(args.initmodel, path) for path in paths):
@@ -234,6 +246,9 @@ def resume(path, trainer):
             f'{path}: has {trainer.updater.epoch} epochs already, more than --epoch '
             f'{trainer.stop_trigger.period}'
         )
+    name, newest = os.path.basename(path), Snapshot.file_name(trainer)
+    if folder.epoch_of(name) and name != newest:  # it would be taken for an older one
+        raise ValueError(f'{path}: is of epoch {trainer.updater.epoch}; rename it to {newest}')
     return arrays
 
 
@@ -332,6 +347,5 @@ def how_to_resume(trainer):
         newest = []
     if not newest:
         return f'{line}; there is no snapshot yet to resume from'
-    quote = shlex.quote if not WINDOWS else lambda path: subprocess.list2cmdline([path])
     path = quote(os.path.join(trainer.out, newest[0]))
     return f'{line}; to resume, add --resume {path} to the same command'

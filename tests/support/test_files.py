@@ -317,6 +317,40 @@ def test_a_link_is_followed(tmp_path):
 
 
 @posix
+@pytest.mark.parametrize('name', ['missing/../file', 'link'])
+def test_what_is_checked_is_what_would_be_replaced(tmp_path, name):
+    """The system finds nothing behind a missing folder, but realpath does."""
+    (tmp_path / 'file').write_bytes(b'another')
+    (tmp_path / 'link').symlink_to('missing/../file')
+    with pytest.raises(ValueError, match=f'{name}: is no earlier output'):
+        write(f'{tmp_path}/{name}')
+    assert (tmp_path / 'file').read_bytes() == b'another'
+
+
+@pytest.mark.parametrize('ending', ['/', '/.', '/missing/..'])
+def test_a_name_of_a_folder(tmp_path, ending):
+    path = f'{tmp_path}/missing{ending}'
+    with pytest.raises(IsADirectoryError) as e:
+        write(path)
+    assert e.value.filename == path and os.listdir(tmp_path) == []
+
+
+@posix
+def test_two_programs_write_one_file(tmp_path):
+    """The second has begun when the first is done: its half is not taken for the whole."""
+    first, second = (replacing(str(tmp_path / 'file')) for _ in range(2))
+    first.__enter__().write(b'first')
+    f = second.__enter__()
+    f.write(b'sec')
+    with pytest.raises(OSError, match='another program is writing to it'):
+        first.__exit__(None, None, None)
+    assert not (tmp_path / 'file').exists()
+    f.write(b'ond')
+    second.__exit__(None, None, None)
+    assert (tmp_path / 'file').read_bytes() == b'second' and os.listdir(tmp_path) == ['file']
+
+
+@posix
 def test_a_link_in_place_of_the_new_file_is_not_followed(tmp_path):
     (tmp_path / 'precious').write_bytes(b'old')
     (tmp_path / '.file.new').symlink_to('precious')

@@ -125,6 +125,50 @@ def test_a_list_of_all_that_a_run_leaves(finished):
     assert set(os.listdir(finished)) == {*folder.FILES, '.lock', 'snapshot_epoch_2'}
 
 
+@pytest.mark.parametrize('name', ['snapshot_epoch_02', 'snapshot_epoch_7'])
+def test_a_snapshot_under_another_name(name, out, small_mnist):
+    """It would be deleted as an older one, and there would be none until the next epoch."""
+    os.rename(out / 'snapshot_epoch_2', out / name)
+    for options in ['--resume'], ['--resume', out / name]:
+        line = problem_of(out, small_mnist, *options)
+        assert line == f'{out / name}: is of epoch 2; rename it to snapshot_epoch_2'
+
+
+def test_what_somebody_adds_is_not_replaced(out, small_mnist):
+    """Neither a folder called like a snapshot, nor a snapshot added while the training runs."""
+    (out / 'snapshot_epoch_1').mkdir()
+    code = (
+        'import sys, train_mnist\n'
+        'from training.snapshot import Snapshot\n'
+        'save = Snapshot.__call__\n'
+        'def add(self, trainer):\n'
+        "    open(trainer.out + '/snapshot_epoch_9', 'w').close()\n"
+        '    save(self, trainer)\n'
+        'Snapshot.__call__ = add\n'
+        'train_mnist.main()'
+    )
+    words = '--data', small_mnist, '--unit', 50, '--batchsize', 50, '--out', out, *OPTIONS
+    assert run('-c', code, *words, '--resume', '--epoch', 4, cwd=ROOT).stderr == ''
+    names = {name for name in os.listdir(out) if name.startswith('snapshot')}
+    assert names == {'snapshot_epoch_1', 'snapshot_epoch_4', 'snapshot_epoch_9'}
+
+
+def test_a_folder_is_no_file_of_a_run(small_mnist, tmp_path):
+    (tmp_path / 'log').mkdir()
+    for options in [], ['--overwrite']:
+        assert 'log is a folder' in problem_of(tmp_path, small_mnist, *options)
+
+
+def test_the_graph_of_somebody_else(small_mnist, tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'mine').write_text('digraph mine {}')
+    for add in shutil.copy, os.symlink:
+        add(tmp_path / 'mine', tmp_path / 'out' / folder.GRAPH)
+        line = problem_of(tmp_path / 'out', small_mnist)
+        assert 'holds an earlier training (cg.dot)' in line
+        os.remove(tmp_path / 'out' / folder.GRAPH)
+
+
 def test_a_copy_of_an_old_snapshot(finished, small_mnist, tmp_path):
     out = tmp_path / 'out'
     assert small(out, small_mnist, '--epoch', 1, *OPTIONS[2:]).stderr == ''
@@ -270,11 +314,34 @@ def test_planted_links(tmp_path, small_mnist):
     out.mkdir()
     for name in '.mlp.model.new', '.snapshot_epoch_1.new', '.log.new':
         (out / name).symlink_to(foreign)
+    (out / 'loop').symlink_to('loop')
     assert small(out, small_mnist, '--epoch', 1).stderr == ''
     (out / '.lock').unlink()
     (out / '.lock').symlink_to(foreign)
     assert 'is a symbolic link; remove it' in problem_of(out, small_mnist, '--resume')
     assert foreign.read_bytes() == b'foreign'
+
+
+@pytest.mark.skipif(files.WINDOWS, reason='a folder in use cannot be moved there')
+def test_another_run_takes_the_place_of_the_folder(finished, small_mnist, tmp_path):
+    """Somebody has removed the folder of a forgotten training, and started anew."""
+    out = tmp_path / 'out'
+    code = (
+        'import os, shutil, sys, train_mnist\n'
+        'from training.snapshot import Snapshot\n'
+        'save = Snapshot.__call__\n'
+        'def moved(self, trainer):\n'
+        '    save(self, trainer)\n'
+        '    if trainer.updater.epoch == 1:\n'
+        "        os.rename(trainer.out, trainer.out + '.old')\n"
+        f'        shutil.copytree({str(finished)!r}, trainer.out)\n'
+        'Snapshot.__call__ = moved\n'
+        'train_mnist.main()'
+    )
+    words = '--data', small_mnist, '--unit', 50, '--batchsize', 50, '--out', out, '--epoch', 2
+    result = run('-c', code, *words, cwd=ROOT)
+    assert result.returncode == 1 and f'{out}: is another folder now' in result.stderr
+    assert contents(out) == contents(finished)
 
 
 def test_nothing_is_read_before_the_lock(out, small_mnist):
