@@ -1,9 +1,11 @@
 """MNIST: IDX files to arrays, and arrays to minibatches."""
 
+import errno
 import fnmatch
 import gzip
 import math
 import os
+import stat
 import struct
 import zlib
 
@@ -19,6 +21,16 @@ LARGEST = 2**31  # bytes of one IDX file; the largest known, EMNIST's, has 547 m
 # What pixels are divided by. With a power of two, float32 holds every sum of pixels times +1 and
 # -1 exactly, so a binary net's sums are the same on every CPU and GPU.
 SCALE = 256
+
+
+def check_regular(path):
+    """Raises an OSError if a path is that of a FIFO or a device, which may never end.
+
+    (A folder passes: the system refuses to open it, in words of its own.)
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, 'not a regular file', path)
 
 
 def read_idx(path, ndim):
@@ -37,6 +49,7 @@ def read_idx(path, ndim):
 
     Source: the format is described with MNIST itself, http://yann.lecun.com/exdb/mnist/.
     """
+    check_regular(path)
     packed = path.endswith('.gz')
     try:
         with (gzip.open if packed else open)(path, 'rb') as f:
@@ -49,8 +62,8 @@ def read_idx(path, ndim):
             if magic != 0x800 + ndim:
                 kind = {1: 'labels', 3: 'images'}[ndim]
                 raise ValueError(
-                    f'{path}: the magic number is {magic:#010x}, not that of {kind} '
-                    f'({0x800 + ndim:#010x})'
+                    f'{path}: not an IDX file of {kind}: it begins with {magic:#010x}, '
+                    f'not with {0x800 + ndim:#010x}'
                 )
             size = math.prod(shape)
             # gzip compresses 1032 to 1 at most, so a larger size is a lie and need not be read.

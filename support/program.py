@@ -68,7 +68,7 @@ def get_device(gpu):
         n = cupy.cuda.runtime.getDeviceCount()
     except ModuleNotFoundError:
         raise ValueError(
-            f'--gpu {gpu}: CuPy is not installed; README.md says how to install it'
+            f'--gpu {gpu}: CuPy is not installed; docs/usage.md says how to install it'
         ) from None
     except Exception as e:  # A broken installation or driver can raise anything.
         reason = ' '.join(str(e).split())
@@ -92,6 +92,7 @@ def report_problem(problem):
     if isinstance(problem, OSError) and problem.strerror:
         problem = ': '.join(map(str, filter(None, (problem.filename, problem.strerror))))
     problem = str(problem) or 'there is not enough memory'  # MemoryError may be without words
+    problem = ' '.join(problem.splitlines())  # a name may have a line break
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
 
 

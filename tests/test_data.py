@@ -126,7 +126,7 @@ class TestDamagedFile:
 
     def test_wrong_magic_number(self, tmp_path):
         self.write(b'\0\0\x0d' + self.content()[3:])
-        refused(tmp_path, f'{self.path.name}: the magic number is')
+        refused(tmp_path, f'{self.path.name}: not an IDX file of ')
 
     def test_images_in_place_of_labels(self, tmp_path):
         write_idx(self.path, numpy.zeros((3, 2, 2) if self.ndim == 1 else 12))

@@ -72,7 +72,7 @@ def test_other_names_of_the_folders(folder, tmp_path):
     [
         (lambda path: (path / 'train/cat').mkdir(), 'cat: name the folders of the classes'),
         (lambda path: (path / 'test/3').mkdir(exist_ok=False), '3: holds no picture'),
-        (lambda path: (path / 'train/5/00.png').write_text('no'), '00.png: not a valid PNG'),
+        (lambda path: (path / 'train/5/00.png').write_text('no'), '00.png: not a PNG'),
         (
             lambda path: (path / 'test').rename(path / 'other'),
             'holds neither the IDX files of MNIST nor a folder test of pictures',
