@@ -152,6 +152,8 @@ def check_sets(folder, train_images, train_labels, test_images, test_labels):
                 folder, *test_images.shape[1:], *train_images.shape[1:]
             )
         )
+    if train_images.min() == train_images.max():
+        raise ValueError(f'{folder}: all pixels of the training images are {train_images.max()}')
     if test_labels.max() > train_labels.max():
         raise ValueError(
             f'{folder}: there is a test label {test_labels.max()}, but the training labels '

@@ -52,7 +52,7 @@ def check_output(path, mark):
     if os.path.isfile(path):
         with open(path, 'rb') as f:
             if mark not in f.read(256):
-                raise ValueError(f'{path}: is no earlier output of this kind; give another name')
+                raise ValueError(f'{path}: exists and is no earlier output; give another name')
 
 
 @contextlib.contextmanager
@@ -174,7 +174,10 @@ def lock(folder):
     Raises:
         OSError: If another process has locked the folder, or the folder is not writable.
     """
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError as e:
+        raise NotADirectoryError(errno.ENOTDIR, 'is not a folder', folder) from e
     with contextlib.ExitStack() as held:
         path = os.path.join(folder, '.lock')
         # Neither emptied nor followed: whatever has this name may be somebody else's.

@@ -102,7 +102,7 @@ class SavedNet:
     """
 
     def __init__(self, arrays):
-        self.arrays, checked = arrays, Checked(arrays, 'a saved net of this program')
+        self.arrays, checked = arrays, Checked(arrays, 'a saved net such as mlp.model')
         shapes = checked.shapes_of_weights(2)
         self.n_in = shapes[0][1]
         self.sizes = [self.n_in, *(units for units, _ in shapes)]

@@ -173,6 +173,11 @@ def test_images_of_different_size(tmp_path, arrays):
     refused(tmp_path, 'the test images have 2 x 4 pixels, the training images 3 x 4')
 
 
+def test_images_that_show_nothing(tmp_path, arrays):
+    write_dataset(tmp_path, arrays[0] * 0 + 7, *arrays[1:])
+    refused(tmp_path, 'all pixels of the training images are 7')
+
+
 def test_two_data_sets(tmp_path, arrays):
     write_dataset(tmp_path, *arrays, prefix='a-')
     write_dataset(tmp_path, *arrays, prefix='b-')

@@ -139,9 +139,12 @@ def test_no_picture_or_model_is_replaced(folder, tmp_path, mnist):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     net = tmp_path / 'mlp.packed'
     for arguments, message in (
-        (['--show', tmp_path / 'a.png', tmp_path / 'b.png'], 'a.png: is no earlier output'),
+        (
+            ['--show', tmp_path / 'a.png', tmp_path / 'b.png'],
+            'a.png: exists and is no earlier output',
+        ),
         (['--show', net, tmp_path / 'b.png'], 'mlp.packed: a picture is drawn as PNG'),
-        (['--mistakes', tmp_path / 'a.png'], 'a.png: is no earlier output'),
+        (['--mistakes', tmp_path / 'a.png'], 'a.png: exists and is no earlier output'),
         (['--mistakes', tmp_path / 'x.pgf'], 'x.pgf: a picture is drawn as PNG'),
         (['--mistakes', ''], "argument --mistakes: must be a path, not ''"),
     ):

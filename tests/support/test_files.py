@@ -301,7 +301,7 @@ def test_only_outputs_of_the_same_kind_are_replaced(tmp_path):
     write(path, b'the mark of a second')
     for other in b'another', bytes(256) + b'mark', b'':
         path.write_bytes(other)
-        with pytest.raises(ValueError, match=f'^{path}: is no earlier output of this kind'):
+        with pytest.raises(ValueError, match=f'^{path}: exists and is no earlier output'):
             write(path)
         assert path.read_bytes() == other and os.listdir(tmp_path) == ['file']
 
@@ -316,7 +316,7 @@ def test_a_link_is_followed(tmp_path):
         assert (tmp_path / 'there/file').read_bytes() == content
     assert os.listdir(tmp_path / 'there') == ['file']
     (tmp_path / 'there/file').write_bytes(b'another')
-    with pytest.raises(ValueError, match=f'{tmp_path}/link: is no earlier output'):
+    with pytest.raises(ValueError, match=f'{tmp_path}/link: exists and is no earlier output'):
         write(tmp_path / 'link')
     (tmp_path / 'loop').symlink_to('loop')
     with pytest.raises(OSError, match='Too many levels of symbolic links') as e:
