@@ -1,9 +1,11 @@
 """MNIST: IDX files to arrays, and arrays to minibatches."""
 
+import errno
 import fnmatch
 import gzip
 import math
 import os
+import stat
 import struct
 import zlib
 
@@ -14,6 +16,16 @@ import numpy
 MNIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'mnist')
 
 LARGEST = 2**31  # bytes of one IDX file; the largest known, EMNIST's, has 547 million
+
+
+def check_regular(path):
+    """Raises an OSError if a path is that of a FIFO or a device, which may never end.
+
+    (A folder passes: the system refuses to open it, in words of its own.)
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, 'not a regular file', path)
 
 
 def read_idx(path, ndim):
@@ -32,6 +44,7 @@ def read_idx(path, ndim):
 
     Source: the format is described with MNIST itself, http://yann.lecun.com/exdb/mnist/.
     """
+    check_regular(path)
     packed = path.endswith('.gz')
     try:
         with (gzip.open if packed else open)(path, 'rb') as f:
@@ -44,8 +57,8 @@ def read_idx(path, ndim):
             if magic != 0x800 + ndim:
                 kind = {1: 'labels', 3: 'images'}[ndim]
                 raise ValueError(
-                    f'{path}: the magic number is {magic:#010x}, not that of {kind} '
-                    f'({0x800 + ndim:#010x})'
+                    f'{path}: not an IDX file of {kind}: it begins with {magic:#010x}, '
+                    f'not with {0x800 + ndim:#010x}'
                 )
             size = math.prod(shape)
             # gzip compresses 1032 to 1 at most, so a larger size is a lie and need not be read.
@@ -134,6 +147,8 @@ def check_sets(folder, train_images, train_labels, test_images, test_labels):
                 folder, *test_images.shape[1:], *train_images.shape[1:]
             )
         )
+    if train_images.min() == train_images.max():
+        raise ValueError(f'{folder}: all pixels of the training images are {train_images.max()}')
     if test_labels.max() > train_labels.max():
         raise ValueError(
             f'{folder}: there is a test label {test_labels.max()}, but the training labels '

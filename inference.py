@@ -160,7 +160,7 @@ def classify(model, net, paths, show):
         answer = ' '.join(describe_answers(model.logits(images)))
         print(f'{picture}: {answer}', flush=True)
         shown.append((picture, images, answer))
-    if show:
+    if show and shown:
         info = PngInfo()
         info.add_text('Software', SOFTWARE)
         with replacing(show, MARK) as f:

@@ -7,10 +7,11 @@ import typing
 import warnings
 
 import numpy
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from scipy import ndimage
 
+from data import check_regular
 from pictures.layout import Layout
 
 ENDINGS = '.png', '.jpg', '.jpeg'
@@ -46,6 +47,7 @@ def _pictures_in(folder):
 
 @contextlib.contextmanager
 def _opened(path):
+    check_regular(path)
     with open(path, 'rb') as f:  # may raise its own error
         is_jpeg = f.read(2) == b'\xff\xd8'
     try:
@@ -56,11 +58,15 @@ def _opened(path):
                 # The decoder itself reduces a huge photo, so that it takes little memory.
                 picture.draft('L', (2 * WORK, 2 * WORK))
                 if picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
-                    raise ValueError(f'{picture.width} x {picture.height} pixels are too many')
+                    raise Image.DecompressionBombError
             else:
                 picture = Image.open(path, formats=('PNG',))
             with picture:
                 yield picture
+    except UnidentifiedImageError as e:
+        raise ValueError(f'{path}: not a PNG or JPEG file') from e
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e:
+        raise ValueError(f'{path}: has too many pixels') from e
     except Exception as e:  # An untrusted file can make Pillow raise anything.
         raise ValueError(f'{path}: not a valid PNG or JPEG file: {e}') from e
 
@@ -113,8 +119,11 @@ def read_small(paths, largest):
 
 
 def _grey(picture):
-    if picture.mode.startswith('I') or picture.mode == 'F':  # 16 bits
-        return numpy.asarray(picture, numpy.float32) / 257
+    if picture.mode.startswith('I') or picture.mode == 'F':
+        # 16 bits, of which some programs use 8 or 12 alone.
+        grey = numpy.asarray(picture, numpy.float32)
+        white = next((w for w in (2**8, 2**12) if grey.max() < w), 2**16) - 1
+        return grey * (255 / white)
     if 'A' in picture.mode or 'transparency' in picture.info:
         picture = picture.convert('RGBA')
         alpha = numpy.asarray(picture)[..., 3] / numpy.float32(255)

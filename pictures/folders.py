@@ -34,6 +34,12 @@ def read_data(folder):
     else:
         sets = *_read(folder, TRAIN), *_read(folder, TEST)
         check_sets(folder, *sets)
+    train_white, test_white = int(sets[0].max()), int(sets[2].max())
+    if max(train_white, test_white) > 2 * min(train_white, test_white):
+        raise ValueError(
+            f'{folder}: the pixels of the training images end at {train_white}, those of the test '
+            f'images at {test_white}; give both the same range'
+        )
     return _to_full_range(*sets)
 
 

@@ -14,6 +14,8 @@ from chainer_compat import chainer
 from chainer.backends import cuda
 import numpy
 
+from data import check_regular
+
 
 try:
     import fcntl
@@ -53,7 +55,7 @@ def check_output(path, mark):
     if os.path.isfile(target):
         with open(target, 'rb') as f:
             if mark not in f.read(256):
-                raise ValueError(f'{path}: is no earlier output of this kind; give another name')
+                raise ValueError(f'{path}: exists and is no earlier output; give another name')
 
 
 @contextlib.contextmanager
@@ -313,8 +315,7 @@ def read_npz(path):
         BadFile: If the file is damaged or not an npz file.
         OSError: If it cannot be read.
     """
-    if not (os.path.isdir(path) or stat.S_ISREG(os.stat(path).st_mode)):
-        raise BadFile(f'{path}: not a regular file')
+    check_regular(path)
     with open(path, 'rb') as f:
         try:
             with zipfile.ZipFile(f) as z:
@@ -327,7 +328,10 @@ def read_npz(path):
                 return {m.filename[: -len('.npy')]: _read_array(z, m) for m in members}
         except Exception as e:  # An untrusted file makes zipfile, zlib and NumPy raise anything.
             _raise_error_of_system(e, path)
-            raise BadFile(f'{path}: damaged, or not a file that this program saved: {e}') from e
+            reason = ' '.join(str(e).split())[:200]  # it may quote the whole file
+            raise BadFile(
+                f'{path}: damaged, or not a file that this program saved: {reason}'
+            ) from e
 
 
 def _raise_error_of_system(e, path):

@@ -52,6 +52,7 @@ class Checked:
     def shapes_of_weights(self, n_axes):
         """The shapes of l1/W, l2/W and so on. There must be two, and none may be empty."""
         n_layers = sum(name.endswith('/W') for name in self.arrays)
+        self.check(n_layers <= 1001, 'it has more hidden layers than 1000')
         shapes = [numpy.shape(self.arrays.get(f'l{i}/W')) for i in range(1, n_layers + 1)]
         good = n_layers > 1 and all(len(s) == n_axes and min(s) > 0 for s in shapes)
         self.check(good, 'the weight of a layer is missing or empty')
@@ -101,7 +102,7 @@ class SavedNet:
     """
 
     def __init__(self, arrays):
-        self.arrays, checked = arrays, Checked(arrays, 'a saved net of this program')
+        self.arrays, checked = arrays, Checked(arrays, 'a saved net such as mlp.model')
         shapes = checked.shapes_of_weights(2)
         self.n_in = shapes[0][1]
         self.sizes = [self.n_in, *(units for units, _ in shapes)]

@@ -79,7 +79,7 @@ def get_device(gpu):
         n = cupy.cuda.runtime.getDeviceCount()
     except ModuleNotFoundError:
         raise ValueError(
-            f'--gpu {gpu}: CuPy is not installed; README.md says how to install it'
+            f'--gpu {gpu}: CuPy is not installed; docs/usage.md says how to install it'
         ) from None
     except Exception as e:  # A broken installation or driver can raise anything.
         reason = ' '.join(str(e).split())
@@ -102,8 +102,8 @@ def report_problem(problem):
     """
     if isinstance(problem, OSError) and problem.strerror:
         problem = ': '.join(map(str, filter(None, (problem.filename, problem.strerror))))
-    # A name may have two lines, and a MemoryError no words.
-    problem = str(problem).replace('\n', '\\n') or 'there is not enough memory'
+    # A name may have a line break, and a MemoryError no words.
+    problem = '\\n'.join(str(problem).splitlines()) or 'there is not enough memory'
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
 
 

@@ -126,7 +126,7 @@ class TestDamagedFile:
 
     def test_wrong_magic_number(self, tmp_path):
         self.write(b'\0\0\x0d' + self.content()[3:])
-        refused(tmp_path, f'{self.path.name}: the magic number is')
+        refused(tmp_path, f'{self.path.name}: not an IDX file of ')
 
     def test_images_in_place_of_labels(self, tmp_path):
         write_idx(self.path, numpy.zeros((3, 2, 2) if self.ndim == 1 else 12))
@@ -171,6 +171,11 @@ def test_a_label_outside_the_classes(tmp_path, arrays):
 def test_images_of_different_size(tmp_path, arrays):
     write_dataset(tmp_path, arrays[0], arrays[1], arrays[2][:, :2], arrays[3])
     refused(tmp_path, 'the test images have 2 x 4 pixels, the training images 3 x 4')
+
+
+def test_images_that_show_nothing(tmp_path, arrays):
+    write_dataset(tmp_path, arrays[0] * 0 + 7, *arrays[1:])
+    refused(tmp_path, 'all pixels of the training images are 7')
 
 
 def test_two_data_sets(tmp_path, arrays):

@@ -139,9 +139,12 @@ def test_no_picture_or_model_is_replaced(folder, tmp_path, mnist):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     net = tmp_path / 'mlp.packed'
     for arguments, message in (
-        (['--show', tmp_path / 'a.png', tmp_path / 'b.png'], 'a.png: is no earlier output'),
+        (
+            ['--show', tmp_path / 'a.png', tmp_path / 'b.png'],
+            'a.png: exists and is no earlier output',
+        ),
         (['--show', net, tmp_path / 'b.png'], 'mlp.packed: a picture is drawn as PNG'),
-        (['--mistakes', tmp_path / 'a.png'], 'a.png: is no earlier output'),
+        (['--mistakes', tmp_path / 'a.png'], 'a.png: exists and is no earlier output'),
         (['--mistakes', tmp_path / 'x.pgf'], 'x.pgf: a picture is drawn as PNG'),
         (['--mistakes', ''], "argument --mistakes: must be a path, not ''"),
     ):
@@ -203,9 +206,17 @@ def test_a_folder_with_a_bad_picture(folder, tmp_path, mnist):
     result = inference(folder[0] / 'mlp.packed', tmp_path)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f'inference.py: {tmp_path / "b.png"}: not a valid PNG or JPEG file')
+    assert line.startswith(f'inference.py: {tmp_path / "b.png"}: not a PNG or JPEG file')
     answers = [line.split(': ')[0] for line in result.stdout.splitlines() if line[0] != '#']
     assert answers == [str(tmp_path / 'a.png'), str(tmp_path / 'c.png')]
+
+
+def test_a_name_with_a_line_break_and_nothing_to_show(folder, tmp_path):
+    name = 'a b.png' if os.name == 'nt' else 'a\nb.png'
+    (tmp_path / name).write_text('nonsense')
+    result = inference(folder[0] / 'mlp.packed', tmp_path, '--show', tmp_path / 'seen.png')
+    assert result.returncode == 2 and os.listdir(tmp_path) == [name]
+    assert result.stderr == f'inference.py: {tmp_path / "a b.png"}: not a PNG or JPEG file\n'
 
 
 def test_only_the_test_files(folder, small_mnist, tmp_path):

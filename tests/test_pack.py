@@ -108,7 +108,7 @@ def test_only_its_own_outputs_are_replaced(models, tmp_path, name):
         result = pack(models / 'mlp.model', path)
         assert result.returncode == 2 and path.read_bytes() == content
         assert result.stderr == (
-            f'pack.py: {path}: is no earlier output of this kind; give another name\n'
+            f'pack.py: {path}: exists and is no earlier output; give another name\n'
         )
     path.write_bytes(output[:300])  # what is left of an output of this kind
     assert pack(models / 'mlp.model', path).returncode == 0

@@ -224,7 +224,7 @@ BAD = {
     'batch size 1': ('--batchsize 1', '--batchsize 1: batch normalization needs at least 2'),
     'batch size of more than there is': (
         '--batchsize 700',
-        '--batchsize 700: there are 600 training images',
+        '--batchsize 700: there are only 600 training images',
     ),
     'epoch -1': ('--epoch -1', 'argument --epoch/-e: must be a whole number from 1 to'),
     'epoch of text': (
@@ -280,11 +280,11 @@ BAD = {
     ),
     "another program's model": (
         '--initmodel {folder}/foreign',
-        '/foreign: not a saved net of this program',
+        '/foreign: not a saved net such as mlp.model',
     ),
     'optimizer as model': (
         '--initmodel {folder}/mlp.state',
-        '/mlp.state: not a saved net of this program',
+        '/mlp.state: not a saved net such as mlp.model',
     ),
     'model of another size': (
         '--unit 40 --initmodel {folder}/model',
@@ -300,7 +300,10 @@ BAD = {
         '--resume {folder}/text',
         '/text: damaged, or not a file that this program saved',
     ),
-    'model as snapshot': ('--resume {folder}/model', '/model: not a snapshot of this program'),
+    'model as snapshot': (
+        '--resume {folder}/model',
+        '/model: not a snapshot such as snapshot_epoch_1',
+    ),
     'half a snapshot': (
         '--resume {folder}/half',
         '/half: damaged, or not a file that this program saved',

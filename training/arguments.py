@@ -186,11 +186,10 @@ def check_arguments(args, n_images):
     Raises:
         ValueError: If too few images remain for training.
     """
-    if args.hold_out >= n_images:
-        raise ValueError(f'--hold-out {args.hold_out}: there are {n_images} training images')
+    n_train = n_images - args.hold_out
+    if n_train < 1:
+        raise ValueError(f'--hold-out {args.hold_out}: there are only {n_images} training images')
     if args.batchsize == 1:
         raise ValueError('--batchsize 1: batch normalization needs at least 2 images')
-    if args.batchsize > n_images - args.hold_out:
-        raise ValueError(
-            f'--batchsize {args.batchsize}: there are {n_images - args.hold_out} training images'
-        )
+    if args.batchsize > n_train:
+        raise ValueError(f'--batchsize {args.batchsize}: there are only {n_train} training images')

@@ -214,7 +214,7 @@ def resume(path, trainer):
         net = SavedNet({n[len(NET) :]: a for n, a in arrays.items() if n.startswith(NET)}).title
         transposed = bool(arrays[NET + 'layout'][5])
     except Exception as e:  # An untrusted file can hold anything.
-        raise BadFile(f'{path}: not a snapshot of this program') from e
+        raise BadFile(f'{path}: not a snapshot such as snapshot_epoch_1') from e
     if 'extensions/ChooseEpoch/epoch' in arrays and not any(n.startswith(BEST) for n in arrays):
         # An earlier version kept the best net only in a file beside the snapshot.
         best = read_npz(os.path.join(os.path.dirname(path), 'best.model'))

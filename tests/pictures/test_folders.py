@@ -72,7 +72,7 @@ def test_other_names_of_the_folders(folder, tmp_path):
     [
         (lambda path: (path / 'train/cat').mkdir(), 'cat: name the folders of the classes'),
         (lambda path: (path / 'test/3').mkdir(exist_ok=False), '3: holds no picture'),
-        (lambda path: (path / 'train/5/00.png').write_text('no'), '00.png: not a valid PNG'),
+        (lambda path: (path / 'train/5/00.png').write_text('no'), '00.png: not a PNG'),
         (
             lambda path: (path / 'test').rename(path / 'other'),
             'holds neither the IDX files of MNIST nor a folder test of pictures',
@@ -115,3 +115,12 @@ def test_all_data_have_bright_pixels(white, factor, mnist, tmp_path):
     for a, b in zip(expected + expected[2:], (*read_data(path), *read_test_data(path))):
         assert b.dtype == (numpy.uint8 if a.ndim == 3 else numpy.int32)
         numpy.testing.assert_array_equal(a, b)
+
+
+def test_both_sets_have_the_same_range(mnist, tmp_path):
+    """Zeros and ones to train on, and bytes to test on: one of them was converted otherwise."""
+    write_dataset(tmp_path, mnist[0][:20] // 128, mnist[1][:20], mnist[2][:20], mnist[3][:20])
+    with pytest.raises(
+        ValueError, match='training images end at 1, those of the test images at 2'
+    ):
+        read_data(str(tmp_path))

@@ -6,7 +6,7 @@ import pytest
 
 from pictures.layout import Layout
 from deploy.fold import fold
-from deploy.packed import PackedMLP
+from deploy.packed import PackedMLP, PackedNet
 from helpers import trained
 from net import BinaryMLP, QuantizedMLP
 from support.models import SavedNet, describe_net, load, remember_accuracy, remember_layout
@@ -79,6 +79,16 @@ def test_a_net_that_cannot_be_is_refused(changes):
     with pytest.raises(ValueError) as e:
         SavedNet(saved(**changes))
     assert '\n' not in str(e.value) and 'cannot reshape' not in str(e.value)
+
+
+@pytest.mark.parametrize('kind', [SavedNet, PackedNet])
+def test_more_layers_than_can_be_trained(kind):
+    """A file of 3 MB had 5,000, and took minutes."""
+    arrays = {f'l{i}/W': filled(1, 1) for i in range(1, 1003)}
+    arrays.update(packed_version=numpy.array(1), n_in=numpy.array(1))
+    arrays.update(activation_bits=numpy.array(1))
+    with pytest.raises(ValueError, match='more hidden layers than 1000'):
+        kind(arrays)
 
 
 @pytest.mark.parametrize('packed', [False, True])

@@ -279,8 +279,8 @@ def test_the_float_net(small_mnist, tmp_path):
             ['--dropout-hidden', 'nan'],
             'argument --dropout-hidden: must be a number from 0 to 0.99',
         ),
-        (['--hold-out', 600], '--hold-out 600: there are 600 training images'),
-        (['--hold-out', 580], '--batchsize 50: there are 20 training images'),
+        (['--hold-out', 600], '--hold-out 600: there are only 600 training images'),
+        (['--hold-out', 580], '--batchsize 50: there are only 20 training images'),
         (['--recipe', 'mine'], 'argument --recipe: invalid choice'),
         (
             ['--net', 'float', '--weight-bits', 2],
