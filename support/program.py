@@ -13,8 +13,8 @@ from chainer_compat import chainer
 from chainer.backends import cuda
 
 
-def let_the_first_speak():
-    """Waits, but in the first process: if it ends with the same line, ``mpiexec`` ends all."""
+def _let_the_first_speak():
+    """Waits, unless this is the first process: ``mpiexec`` ends all when it ends."""
     if any(os.environ.get(name, '0') != '0' for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK')):
         time.sleep(10)
 
@@ -23,6 +23,7 @@ class Parser(argparse.ArgumentParser):
     """Argument parser that reports a mistake in one line, without the usage."""
 
     def error(self, message):
+        _let_the_first_speak()
         self.exit(2, f'{self.prog}: {message}\n')
 
 
@@ -137,6 +138,7 @@ def errors_as_one_line(
             yield
         sys.stdout.flush()
     except errors as e:
+        _let_the_first_speak()
         stop(status, e)
     except KeyboardInterrupt:
         stop(130, interrupted())

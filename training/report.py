@@ -119,15 +119,11 @@ class _WithoutTerminalControl:
 
 
 class PrintReport(extensions.PrintReport):
-    """Chainer's PrintReport, in plain text where standard output is not a terminal.
+    """Chainer's PrintReport, in plain text where standard output is not a terminal."""
 
-    Args:
-        entries (list of str): The columns.
-    """
-
-    def __init__(self, entries):
+    def __init__(self):
         out = sys.stdout if sys.stdout.isatty() else _WithoutTerminalControl()
-        super().__init__(entries, out=out)
+        super().__init__(COLUMNS, out=out)
 
 
 class Graph(chainer.training.Extension):
