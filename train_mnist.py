@@ -1,13 +1,11 @@
 #!/usr/bin/env python3
-"""Trains a binary or quantized multilayer perceptron on MNIST.
+"""Trains a binary or quantized multilayer perceptron on MNIST: README.md has the results.
 
-    ./train_mnist.py                       # binary, on the CPU
-    ./train_mnist.py --net quantized       # weights and activations of 4 bits
-    ./train_mnist.py --recipe paper        # as in the paper: 3 x 4096 units, 1000 epochs
-    ./train_mnist.py --gpu 0               # on the first CUDA device
-    mpiexec -n 2 .venv/bin/python train_mnist.py --communicator naive
-
-README.md has the results of these commands, results/ the logs behind them.
+./train_mnist.py                       # binary, on the CPU
+./train_mnist.py --net quantized       # weights and activations of 4 bits
+./train_mnist.py --recipe paper        # as in the paper: 3 x 4096 units, 1000 epochs
+./train_mnist.py --gpu 0               # on the first CUDA device
+mpiexec -n 2 .venv/bin/python train_mnist.py --communicator naive
 """
 
 import support.begin  # before what takes a second  # noqa: F401
@@ -65,11 +63,9 @@ def build(args):
     optimizer.setup(model)
     if args.clip == 'all':
         optimizer.add_hook(WeightClip())
-    for W in recipe.weights(model):
-        if args.clip == 'weights':
+    else:
+        for W in recipe.weights(model):
             W.update_rule.add_hook(WeightClip())
-        if args.glorot:
-            W.update_rule.hyperparam.eta = recipe.glorot_scale(W)
 
     # Set up the minibatches and the updater
     n_train = len(train_labels) - args.hold_out
@@ -116,7 +112,7 @@ def train(args, trainer, held, communicator=None):
         if communicator and communicator.rank:
             return  # the first process saves
         if args.hold_out:
-            accuracy = trainer.get_extension('ChooseEpoch').restore(trainer)
+            accuracy = trainer.get_extension('ChooseEpoch').restore()
         else:
             accuracy = trainer.get_extension('LogReport').log[-1]['validation/main/accuracy']
         optimizer = trainer.updater.get_optimizer('main')

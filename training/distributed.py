@@ -74,8 +74,7 @@ def prepare(communicator, args, build):
         tuple: The trainer, and the context manager to run it in.
 
     Raises:
-        ValueError: If the processes do not have the same options and data, or cannot share a
-            minibatch equally.
+        ValueError: If they differ in options or data, or cannot share every minibatch equally.
     """
     rank, mpi = communicator.rank, communicator.mpi_comm
     print(f'# processes: {communicator.size}', flush=True)
@@ -89,15 +88,18 @@ def prepare(communicator, args, build):
             raise
         raise ValueError(f'process {rank}, on {socket.gethostname()}: {e}') from e
     _compare(mpi.allgather({**identity, **trainer.get_extension('Snapshot').run}))
-    _check_shares(communicator.size, trainer.updater.get_iterator('main'))
+    n, images = communicator.size, len(trainer.updater.get_iterator('main').labels)
+    if args.batchsize % n or images % n:
+        raise ValueError(
+            f'--batchsize {args.batchsize}: {n} processes cannot share every minibatch equally; '
+            f'their number must divide --batchsize and the {images} training images'
+        )
+    lock = contextlib.nullcontext() if rank else claim(args, trainer)
     if rank:
-        lock = contextlib.nullcontext()
         for name in set(trainer._extensions) - set(EVERYWHERE):
             del trainer._extensions[name]
         if 'Seed' in trainer._extensions:  # each process drops something else
             trainer.get_extension('Seed').seed = (args.seed + rank) % 2**32
-    else:
-        lock = claim(args, trainer)
     _share(communicator, trainer)
     return trainer, _together(mpi, lock, trainer)
 
@@ -111,17 +113,6 @@ def _compare(everyone):
                     f'{name}: must be the same for all processes, but it is {value} for process 0 '
                     f'and {theirs[name]} for process {rank}'
                 )
-
-
-def _check_shares(n, iterator):
-    last = len(iterator.labels) % iterator.size
-    for images, what in (iterator.size, 'a minibatch'), (last, 'the last minibatch of an epoch'):
-        if images % n:
-            raise ValueError(
-                f'--batchsize {iterator.size}: {n} processes cannot share the {images} images of '
-                f'{what} equally; the number of processes must divide --batchsize and the '
-                f'{len(iterator.labels)} training images'
-            )
 
 
 def _share(communicator, trainer):
@@ -142,7 +133,7 @@ def _share(communicator, trainer):
 
     @chainer.training.make_extension(
         trigger=lambda trainer: False,
-        priority=chainer.training.PRIORITY_EDITOR + 2,  # before other extensions begin
+        priority=chainer.training.PRIORITY_EDITOR + 2,  # before the others
         initializer=begin_like_the_first,
     )
     def begin(trainer):
