@@ -1,4 +1,4 @@
-"""Picture files to images like those of MNIST: bright digits on black, scaled and centred."""
+"""Picture files to images like MNIST: bright digits on black, scaled and centred."""
 
 import contextlib
 import glob
@@ -321,7 +321,7 @@ def _cut(ink, strokes, labels, digit):
 def place(ink, layout=Layout()):
     """Scales and centres a digit as MNIST's were.
 
-    Its height or width becomes that of the box (20 of 28 pixels), its proportions are kept, and
+    It fills the box (20 of 28 pixels) in height or width, its proportions are kept, and
     its centre of mass is placed in the middle of the image.
 
     Args:

@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(low, high, kind=int):
-    """Argument type: a whole number from low to high."""
+    """Argument type: a whole number, or a float, from low to high."""
     words = 'a whole number' if kind is int else 'a number'
 
     def convert(text):
@@ -41,11 +41,6 @@ def number(low, high, kind=int):
         return value
 
     return convert
-
-
-def real(low, high):
-    """Argument type: a number from low to high."""
-    return number(low, high, float)
 
 
 def path(text):

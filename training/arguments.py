@@ -6,7 +6,7 @@ import os
 
 import fast
 from data import MNIST
-from support.program import Parser, number, path, real
+from support.program import Parser, number, path
 from training.report import why_no_pictures
 
 # What --recipe paper sets. Source: Courbariaux et al., BinaryNet, arXiv:1602.02830, section 2.1,
@@ -49,8 +49,8 @@ def make_parser():
     device = {'type': number(-1, 999), 'metavar': 'ID', 'default': -1}
     seed = {'type': number(0, 2**32 - 1), 'metavar': 'N', 'default': 0}
     images = {'type': number(0, 10**9), 'metavar': 'N', 'default': 0}
-    ratio = {'type': real(0, 0.99), 'metavar': 'R', 'default': 0.0}
-    rate = {'type': real(1e-12, 10), 'metavar': 'A'}
+    ratio = {'type': number(0, 0.99, float), 'metavar': 'R', 'default': 0.0}
+    rate = {'type': number(1e-12, 10, float), 'metavar': 'A'}
     folder, file = {'type': path, 'metavar': 'DIR'}, {'type': path, 'metavar': 'FILE'}
     flag = {'action': 'store_true'}
     connections = 'naive', 'flat', 'non_cuda_aware', 'pure_nccl'

@@ -1,7 +1,7 @@
 """One training on several processes: each takes an equal share of every minibatch.
 
 ChainerMN connects the processes and averages the gradients. Its batch normalization is not used,
-because it would train another net: its moving variance is that of a share, and it takes the
+because it would train another net: its moving variance is a share's, and it takes the
 variance as a difference of two means, which rounding makes negative where a unit is constant. All
 of this hangs on the trainer by extensions and hooks, and the trainer's parts know nothing of it.
 """
