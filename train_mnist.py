@@ -71,7 +71,7 @@ def build(args):
     n_train = len(train_labels) - args.hold_out
     images, labels = device.send(train_images), device.send(train_labels)
     train_iter = Minibatches(images[:n_train], labels[:n_train], args.batchsize, args.seed)
-    held_out_iter = Minibatches(images[n_train:], labels[n_train:], 1000)
+    held_out = images[n_train:], labels[n_train:]
     test_iter = Minibatches(device.send(test_images), device.send(test_labels), 1000)
     updater = chainer.training.updaters.StandardUpdater(
         train_iter, optimizer, converter=lambda minibatch, device: minibatch, device=device
@@ -80,7 +80,7 @@ def build(args):
     # Set up the trainer and its extensions
     trainer = chainer.training.Trainer(updater, (args.epoch, 'epoch'), out=args.out)
     trainer.extend(FailOnNonFinite())
-    trainer.extend(Evaluator(held_out_iter if args.hold_out else test_iter, model))
+    trainer.extend(Evaluator(Minibatches(*held_out, 1000) if args.hold_out else test_iter, model))
     recipe.extend(args, trainer, test_iter)
     trainer.extend(Graph())
     trainer.extend(extensions.LogReport(log_name=None))  # Report writes the file
