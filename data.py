@@ -60,12 +60,11 @@ def read_idx(path, ndim):
                     f'{path}: not an IDX file of {kind}: it begins with {magic:#010x}, '
                     f'not with {0x800 + ndim:#010x}'
                 )
-            size = math.prod(shape)
+            size, stated = math.prod(shape), f'{" x ".join(map(str, shape))} bytes'
             # gzip compresses 1032 to 1 at most, so a larger size is a lie and need not be read.
             if size > min(LARGEST, os.path.getsize(path) * (1032 if packed else 1)):
                 raise ValueError(
-                    f'{path}: truncated, or its header is damaged: it states '
-                    f'{" x ".join(map(str, shape))} bytes'
+                    f'{path}: truncated, or its header is damaged: it states {stated}'
                 )
             content = f.read(size + 1)
     except (gzip.BadGzipFile, zlib.error) as e:
@@ -74,7 +73,7 @@ def read_idx(path, ndim):
         raise ValueError(f'{path}: truncated gzip file') from e
     if len(content) != size:
         problem = 'truncated' if len(content) < size else 'longer than its header states'
-        raise ValueError(f'{path}: {problem} ({" x ".join(map(str, shape))} bytes stated)')
+        raise ValueError(f'{path}: {problem} ({stated} stated)')
     return numpy.frombuffer(content, numpy.uint8).reshape(shape)
 
 
@@ -82,21 +81,18 @@ def _find(folder, sets, kind):
     """The only file of its kind in the folder; an uncompressed one precedes one with .gz."""
     there = [name for name in os.listdir(folder) if not name.startswith('.')]
     for ending in '-ubyte', '-ubyte.gz':
-        found = []
-        for name in sets:
-            # Some copies have a dot before "idx", some archives a folder around each file.
-            pattern = f'*{name}-{kind.replace("-", "[-.]")}{ending}'
-            for match in fnmatch.filter(there, pattern):
-                path = os.path.join(folder, match)
-                inner = os.path.join(path, match)
-                found.append(inner if os.path.isfile(inner) else path)
+        # Some copies have a dot before "idx".
+        patterns = [f'*{name}-{kind.replace("-", "[-.]")}{ending}' for name in sets]
+        found = [name for pattern in patterns for name in fnmatch.filter(there, pattern)]
         if len(found) > 1:
-            names = ', '.join(sorted(map(os.path.basename, found)))
             raise ValueError(
-                f'{folder}: holds more than one data set ({names}); give each a folder of its own'
+                f'{folder}: holds more than one data set ({", ".join(sorted(found))}); give each '
+                'a folder of its own'
             )
         if found:
-            return found[0]
+            path = os.path.join(folder, found[0])
+            inside = os.path.join(path, found[0])  # some archives have a folder around each file
+            return inside if os.path.isfile(inside) else path
     raise ValueError(
         f'{folder}: there is no file {sets[0]}-{kind}-ubyte or {sets[0]}-{kind}-ubyte.gz'
     )
@@ -142,10 +138,9 @@ def read_mnist(folder):
 def check_sets(folder, train_images, train_labels, test_images, test_labels):
     """Raises a ValueError that names the folder if the two sets do not match."""
     if train_images.shape[1:] != test_images.shape[1:]:
+        test, train = (' x '.join(map(str, a.shape[1:])) for a in (test_images, train_images))
         raise ValueError(
-            '{}: the test images have {} x {} pixels, the training images {} x {}'.format(
-                folder, *test_images.shape[1:], *train_images.shape[1:]
-            )
+            f'{folder}: the test images have {test} pixels, the training images {train}'
         )
     if train_images.min() == train_images.max():
         raise ValueError(f'{folder}: all pixels of the training images are {train_images.max()}')
@@ -159,11 +154,7 @@ def check_sets(folder, train_images, train_labels, test_images, test_labels):
 
 
 def read_test_set(folder):
-    """Reads the test images and labels alone: see :func:`read_mnist`.
-
-    Returns:
-        tuple: Images and labels.
-    """
+    """Reads the test images and labels alone: see :func:`read_mnist`."""
     return _read_set(folder, 't10k', 'test')
 
 

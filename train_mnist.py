@@ -1,13 +1,11 @@
 #!/usr/bin/env python3
-"""Trains a binary or quantized multilayer perceptron on MNIST.
+"""Trains a binary or quantized multilayer perceptron on MNIST: README.md has the results.
 
-    ./train_mnist.py                       # binary, on the CPU
-    ./train_mnist.py --net quantized       # weights and activations of 4 bits
-    ./train_mnist.py --recipe paper        # as in the paper: 3 x 4096 units, 1000 epochs
-    ./train_mnist.py --gpu 0               # on the first CUDA device
-    mpiexec -n 2 .venv/bin/python train_mnist.py --communicator naive
-
-README.md has the results of these commands, results/ the logs behind them.
+./train_mnist.py                       # binary, on the CPU
+./train_mnist.py --net quantized       # weights and activations of 4 bits
+./train_mnist.py --recipe paper        # as in the paper: 3 x 4096 units, 1000 epochs
+./train_mnist.py --gpu 0               # on the first CUDA device
+mpiexec -n 2 .venv/bin/python train_mnist.py --communicator naive
 """
 
 import support.begin  # before what takes a second  # noqa: F401
@@ -28,7 +26,7 @@ from training import distributed, recipe
 from training.arguments import check_arguments, parse_arguments, print_arguments
 from pictures.folders import read_data
 from support.program import errors_as_one_line, get_device
-from training.report import COLUMNS, Evaluator, FailOnNonFinite, Graph, PrintReport, Report
+from training.report import Evaluator, FailOnNonFinite, Graph, PrintReport, Report
 from training.snapshot import Snapshot, claim, how_to_resume, identity
 from support.files import BadFile, save_npz
 from weight_clip import WeightClip
@@ -44,18 +42,17 @@ def build(args):
 
     # Set up the net: fast.BinaryMLP is the BinaryMLP of net.py, computed faster
     numpy.random.seed(args.seed)
+    sizes = n_in, args.unit, n_out, args.layer
     if args.net == 'binary':
-        net = fast.BinaryMLP(n_in, args.unit, n_out, args.layer)
+        net = fast.BinaryMLP(*sizes)
     elif args.net == 'quantized':
-        bits = args.weight_bits, args.activation_bits
-        net = fast.QuantizedMLP(n_in, args.unit, n_out, args.layer, *bits)
+        net = fast.QuantizedMLP(*sizes, args.weight_bits, args.activation_bits)
     else:
-        net = FloatMLP(n_in, args.unit, n_out, args.layer)
+        net = FloatMLP(*sizes)
     recipe.prepare_net(args, net)
     models.remember_layout(net, train_images, args.transposed)
     if args.initmodel:
         models.initialize(args.initmodel, net)
-    run = identity(args, train_images, train_labels, net)
     loss = recipe.squared_hinge if args.loss == 'hinge' else fast.softmax_cross_entropy
     model = L.Classifier(net, loss, fast.accuracy)
     device.use()
@@ -69,18 +66,13 @@ def build(args):
     else:
         for W in recipe.weights(model):
             W.update_rule.add_hook(WeightClip())
-    if args.glorot:
-        for W in recipe.weights(model):
-            W.update_rule.hyperparam.eta = recipe.glorot_scale(W)
 
     # Set up the minibatches and the updater
     n_train = len(train_labels) - args.hold_out
     images, labels = device.send(train_images), device.send(train_labels)
     train_iter = Minibatches(images[:n_train], labels[:n_train], args.batchsize, args.seed)
+    held_out = images[n_train:], labels[n_train:]
     test_iter = Minibatches(device.send(test_images), device.send(test_labels), 1000)
-    validation_iter = test_iter
-    if args.hold_out:
-        validation_iter = Minibatches(images[n_train:], labels[n_train:], 1000)
     updater = chainer.training.updaters.StandardUpdater(
         train_iter, optimizer, converter=lambda minibatch, device: minibatch, device=device
     )
@@ -88,24 +80,24 @@ def build(args):
     # Set up the trainer and its extensions
     trainer = chainer.training.Trainer(updater, (args.epoch, 'epoch'), out=args.out)
     trainer.extend(FailOnNonFinite())
-    trainer.extend(Evaluator(validation_iter, model))
+    trainer.extend(Evaluator(Minibatches(*held_out, 1000) if args.hold_out else test_iter, model))
     recipe.extend(args, trainer, test_iter)
     trainer.extend(Graph())
     trainer.extend(extensions.LogReport(log_name=None))  # Report writes the file
     trainer.extend(Report(net))
-    trainer.extend(PrintReport(COLUMNS))
+    trainer.extend(PrintReport())
     if sys.stdout.isatty() and not args.quiet:
         # A plain function as trigger has no state, so snapshots are the same without the bar.
         trainer.extend(extensions.ProgressBar(update_interval=10), trigger=lambda trainer: True)
-    trainer.extend(Snapshot(run))
+    trainer.extend(Snapshot(identity(args, train_images, train_labels, net)))
     return trainer
 
 
 def prepare(args, communicator=None):
-    """Builds the trainer, resumes from a snapshot if asked to, and locks the folder.
+    """Builds the trainer, resumes if asked to, and locks the folder, or refuses before it writes.
 
-    Bad input is rejected here, before anything is written. Returns the trainer, and the context
-    manager to run it in.
+    Returns:
+        tuple: The trainer, and the context manager to run it in.
     """
     if communicator:
         return distributed.prepare(communicator, args, build)
@@ -116,12 +108,11 @@ def prepare(args, communicator=None):
 def train(args, trainer, held, communicator=None):
     """Runs the trainer, and saves the net and the optimizer."""
     with held:
-        with numpy.errstate(all='ignore'):  # FailOnNonFinite reports a loss that is not finite
-            trainer.run(show_loop_exception_msg=False)
+        trainer.run(show_loop_exception_msg=False)
         if communicator and communicator.rank:
             return  # the first process saves
         if args.hold_out:
-            accuracy = trainer.get_extension('ChooseEpoch').restore(trainer)
+            accuracy = trainer.get_extension('ChooseEpoch').restore()
         else:
             accuracy = trainer.get_extension('LogReport').log[-1]['validation/main/accuracy']
         optimizer = trainer.updater.get_optimizer('main')

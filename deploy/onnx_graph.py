@@ -5,7 +5,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 OPSET = 17
-IR_VERSION = 8  # of the same age as the operator set, so that older runtimes read it, too
+IR_VERSION = 8  # of the same age as the operator set, so that older runtimes also read it
 
 
 class _Graph:
@@ -81,7 +81,7 @@ def to_onnx(net):
     Returns:
         bytes: The model, checked by ``onnx.checker``.
 
-    Source: the operators are those of https://onnx.ai/onnx/operators, version 17.
+    Source: https://onnx.ai/onnx/operators describes the operators, version 17.
     """
     graph = _Graph()
     x = graph.add('Reshape', 'pixels', numpy.array([-1, net.n_in], numpy.int64))

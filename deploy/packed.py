@@ -76,12 +76,12 @@ class Layer(collections.namedtuple('Layer', 'planes T n_in input_bits')):
 
     @property
     def n(self):
-        """The greatest weight, as an integer."""
+        """The largest weight, as an integer."""
         return 2 ** len(self.planes) - 1
 
     @property
     def greatest(self):
-        """The sum of a unit if all its weights and inputs are the greatest."""
+        """The sum of a unit if all its weights and inputs are the largest."""
         return self.n_in * self.n * (2**self.input_bits - 1)
 
     @property
@@ -113,7 +113,7 @@ class PackedNet:
         title (str): For example ``a packed binary net 784-1000-1000-10``.
 
     Raises:
-        ValueError: If the arrays are not those of a packed model, or not of this version.
+        ValueError: If the arrays are no packed model, or one of another version.
     """
 
     def __init__(self, arrays):
@@ -178,27 +178,25 @@ def xnor_layers(net):
             sums = layer.W.sum(axis=1, dtype=numpy.int64)[:, None]
             T = (2 * T.astype(numpy.int64) - 255 * sums).clip(-greatest - 1, greatest + 1)
             T = T.astype(numpy.int32)
-        names = (
-            'units',
-            'n_in',
-            'weight_bits',
-            'input_bits',
-            'words',
-            'greatest',
-            'W',
-            'T',
-            'scale',
-        )
-        shape = layer.units, layer.n_in, net.weight_bits, layer.input_bits, words
-        yield dict(zip(names, (*shape, greatest, W, T, float(net.scale))))
+        yield {
+            'units': layer.units,
+            'n_in': layer.n_in,
+            'weight_bits': net.weight_bits,
+            'input_bits': layer.input_bits,
+            'words': words,
+            'greatest': greatest,
+            'W': W,
+            'T': T,
+            'scale': float(net.scale),
+        }
 
 
 def summary(net):
     """The layers of a packed net as a table.
 
-    ``parameters`` are those that were trained (W, b, gamma and beta), ``bytes`` those of the
-    packed arrays. A multiply-accumulate of the first layer takes an 8-bit pixel; the others are
-    XNOR and popcount, once for each pair of a bit of the weight and a bit of the activation.
+    ``parameters`` counts what was trained (W, b, gamma and beta), ``bytes`` the packed arrays. A
+    multiply-accumulate of the first layer takes an 8-bit pixel; the others are XNOR and popcount,
+    once for each pair of a bit of the weight and a bit of the activation.
     """
     lines = ['layer inputs  units parameters      bytes multiply-accumulates (bits of W x input)']
     totals = numpy.zeros(3, numpy.int64)
@@ -222,7 +220,6 @@ class PackedMLP:
 
     Args:
         net (PackedNet): The packed net.
-
     """
 
     kernels = None  # in words, the instruction sets of the CPU that they use

@@ -1,4 +1,4 @@
-"""Picture files to images like those of MNIST: bright digits on black, scaled and centred."""
+"""Picture files to images like MNIST: bright digits on black, scaled and centred."""
 
 import contextlib
 import glob
@@ -78,19 +78,14 @@ def read_grey(path):
         path (str): The file.
 
     Returns:
-        array: float32 array of shape (rows, columns), from 0 (black) to 255, of no more than 512
-        rows and columns.
+        array: float32 array of shape (rows, columns), each at most 512, from 0 (black) to 255.
 
     Raises:
         ValueError: If it is not a PNG or JPEG file; the message names it.
         OSError: If the file cannot be opened.
     """
     with _opened(path) as picture:
-        grey = _grey(ImageOps.exif_transpose(picture))
-    factor = max(grey.shape) / WORK
-    if factor <= 1:
-        return grey
-    return _resize(grey, [max(1, round(n / factor)) for n in grey.shape])
+        return _reduce(_grey(ImageOps.exif_transpose(picture)), WORK)
 
 
 def read_small(paths, largest):
@@ -141,6 +136,12 @@ def _resize(a, shape):
     return numpy.asarray(Image.fromarray(a.astype(numpy.float32)).resize(shape[::-1], how))
 
 
+def _reduce(a, side):
+    """Reduces an array, if it is larger, to this number of pixels in its longer side."""
+    factor = max(1, max(a.shape) / side)
+    return _resize(a, [max(1, round(n / factor)) for n in a.shape])
+
+
 def find_ink(grey):
     """Separates ink from paper, whatever the light.
 
@@ -171,9 +172,8 @@ def find_ink(grey):
             if on_paper.size:
                 ink = ink.take(numpy.arange(on_paper[0], on_paper[-1] + 1), axis)
     ink = numpy.maximum(ink - numpy.median(ink), 0)
-    for axis in 0, 1:
-        ink = numpy.maximum(ink - _lines(ink, axis), 0)
-    return ink
+    ink = numpy.maximum(ink - _lines(ink), 0)
+    return numpy.maximum(ink - _lines(ink.T).T, 0)
 
 
 def _is_light_on_dark(grey):
@@ -182,29 +182,22 @@ def _is_light_on_dark(grey):
     Half of what surrounds a straight edge of a shadow is lighter and half is darker, so only
     strokes count.
     """
-    factor = max(1, max(grey.shape) / 64)
-    small = _resize(grey, [max(1, round(n / factor)) for n in grey.shape])
+    small = _reduce(grey, 64)
     surroundings = ndimage.gaussian_filter(small, max(small.shape) / 8, mode='reflect')
     return ((small - surroundings).astype(numpy.float64) ** 3).sum() > 0
 
 
-def _lines(ink, axis):
-    """The lines printed on the paper: ink that goes on, straight, from one border to the other.
-
-    Args:
-        ink (array): Float array of shape (rows, columns).
-        axis (int): 0 for lines along the rows, 1 for those along the columns.
-    """
-    a = ink if axis == 0 else ink.T
-    rows, columns = a.shape
+def _lines(ink):
+    """The lines printed on the paper: ink that goes on, straight, from the left to the right."""
+    rows, columns = ink.shape
     if min(rows, columns) < 40:
         return numpy.zeros_like(ink)
-    best, lines = 0, numpy.zeros_like(a)
+    best, lines = 0, numpy.zeros_like(ink)
     # A few columns are enough to see a line: some across the page, and those at its borders.
     some = numpy.r_[0:3, 3 : columns - 3 : 4, columns - 3 : columns]
     for slope in numpy.linspace(-0.06, 0.06, 25):
         shift = numpy.rint(slope * numpy.arange(columns)).astype(int)
-        level = a[(numpy.arange(rows)[:, None] + shift[some]) % rows, some]
+        level = ink[(numpy.arange(rows)[:, None] + shift[some]) % rows, some]
         parts = [numpy.median(part, axis=1) for part in (level, level[:, :3], level[:, -3:])]
         profile = numpy.minimum.reduce([part - numpy.median(part) for part in parts]).clip(0)
         energy = (profile**2).sum()
@@ -212,7 +205,7 @@ def _lines(ink, axis):
             best = energy
             profile = ndimage.maximum_filter1d(profile, 3, mode='nearest')
             lines = profile[(numpy.arange(rows)[:, None] - shift) % rows]
-    return lines if axis == 0 else lines.T
+    return lines
 
 
 def find_digits(ink):
@@ -234,13 +227,13 @@ def find_digits(ink):
     labels, count = ndimage.label(strokes, numpy.ones((3, 3)))
     if not count:
         raise ValueError('shows nothing that stands out from its background')
-    areas = numpy.bincount(labels.ravel())[1:]
-    parts = [
-        _Part([s.start for s in box], [s.stop for s in box], [i])
-        for i, box in enumerate(ndimage.find_objects(labels), 1)
-    ]
+    areas = numpy.bincount(labels.ravel())
+    parts = []
+    for i, box in enumerate(ndimage.find_objects(labels), 1):
+        low, high = numpy.transpose([(side.start, side.stop) for side in box])
+        parts.append(_Part(low, high, [i], areas[i]))
     if count > 1:
-        parts = _choose(parts, areas, strokes.shape)
+        parts = _choose(parts, strokes.shape)
     digits = _group(parts)
     tallest = max(digit.height for digit in digits)
     digits = sorted((d for d in digits if d.height >= 0.4 * tallest), key=lambda d: d.low[1])
@@ -253,11 +246,12 @@ def find_digits(ink):
 
 
 class _Part(typing.NamedTuple):
-    """A part of a digit, or a digit: from row and column low to high, with these labels."""
+    """A part of a digit, or a digit: connected strokes with these labels, and the box around."""
 
-    low: list
-    high: list
+    low: numpy.ndarray  # row and column
+    high: numpy.ndarray
     labels: list
+    area: int
 
     @property
     def height(self):
@@ -269,7 +263,7 @@ class _Part(typing.NamedTuple):
 
 
 def _strokes(ink):
-    """Which pixels are ink: those over Otsu's threshold, if it separates more than noise."""
+    """Which pixels are ink: all over Otsu's threshold, if it separates more than noise."""
     nothing = numpy.zeros(ink.shape, bool)
     if ink.max() < LEAST:
         return nothing
@@ -286,21 +280,19 @@ def _strokes(ink):
     return ink > edges[best + 1]
 
 
-def _choose(parts, areas, shape):
+def _choose(parts, shape):
     """Leaves out frames around the rest, specks, and what the border cuts off."""
 
-    def area(part):
-        return areas[part.labels[0] - 1]
-
     def frames(a, b):
-        around = all(a.low[i] < b.low[i] and b.high[i] < a.high[i] for i in (0, 1))
-        thin = area(a) < 0.3 * a.height * a.width
-        return around and thin and b.height > 0.08 * a.height and area(b) > 0.05 * area(a)
+        around = (a.low < b.low).all() and (b.high < a.high).all()
+        thin = a.area < 0.3 * a.height * a.width
+        return around and thin and b.height > 0.08 * a.height and b.area > 0.05 * a.area
 
     parts = [p for p in parts if not any(frames(p, other) for other in parts)]
-    parts = [p for p in parts if area(p) > 0.04 * max(map(area, parts))]
-    whole = [p for p in parts if min(p.low) > 0 and p.high[0] < shape[0] and p.high[1] < shape[1]]
-    return whole if any(area(p) > 0.1 * max(map(area, parts)) for p in whole) else parts
+    largest = max(p.area for p in parts)
+    parts = [p for p in parts if p.area > 0.04 * largest]
+    whole = [p for p in parts if p.low.all() and (p.high < shape).all()]
+    return whole if any(p.area > 0.1 * largest for p in whole) else parts
 
 
 def _group(parts):
@@ -308,18 +300,19 @@ def _group(parts):
     tallest = max(part.height for part in parts)
     digits = []
     for part in sorted(parts, key=lambda p: p.low[1]):
-        for other in digits[:]:
-            gap = [
-                max(part.low[i], other.low[i]) - min(part.high[i], other.high[i]) for i in (0, 1)
-            ]
-            if gap[0] < 0.25 * tallest and gap[1] < 0.04 * tallest:
-                digits.remove(other)
+        apart = []
+        for other in digits:
+            low, high = numpy.maximum(part.low, other.low), numpy.minimum(part.high, other.high)
+            if low[0] - high[0] < 0.25 * tallest and low[1] - high[1] < 0.04 * tallest:
                 part = _Part(
-                    [min(p) for p in zip(part.low, other.low)],
-                    [max(p) for p in zip(part.high, other.high)],
+                    numpy.minimum(part.low, other.low),
+                    numpy.maximum(part.high, other.high),
                     part.labels + other.labels,
+                    part.area + other.area,
                 )
-        digits.append(part)
+            else:
+                apart.append(other)
+        digits = [*apart, part]
     return digits
 
 
@@ -335,9 +328,9 @@ def _cut(ink, strokes, labels, digit):
 
 
 def place(ink, layout=Layout()):
-    """Scales and centres a digit as those of MNIST were.
+    """Scales and centres a digit as MNIST's were.
 
-    Its height or width becomes that of the box (20 of 28 pixels), its proportions are kept, and
+    It fills the box (20 of 28 pixels) in height or width, its proportions are kept, and
     its centre of mass is placed in the middle of the image.
 
     Args:
@@ -347,7 +340,7 @@ def place(ink, layout=Layout()):
     Returns:
         array: uint8 array of shape (layout.rows, layout.columns).
 
-    Source: the steps are those described with MNIST itself, http://yann.lecun.com/exdb/mnist/.
+    Source: the steps are described with MNIST itself, http://yann.lecun.com/exdb/mnist/.
     """
     if layout.transposed:
         ink = ink.T

@@ -16,7 +16,7 @@ def read_data(folder):
 
     In ``train`` and ``test`` (or ``training`` and ``testing``), the folder of a class has its
     number, from 0 on, as its name. Small pictures of one and the same size are taken as they are;
-    otherwise each must show one digit, which is placed as those of MNIST are.
+    otherwise each must show one digit, which is placed as MNIST's are.
 
     Args:
         folder (str): The folder.

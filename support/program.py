@@ -15,8 +15,8 @@ from chainer_compat import chainer
 from chainer.backends import cuda
 
 
-def let_the_first_speak():
-    """Waits, but in the first process: if it ends with the same line, ``mpiexec`` ends all."""
+def _let_the_first_speak():
+    """Waits, unless this is the first process: ``mpiexec`` ends all when it ends."""
     if any(os.environ.get(name, '0') != '0' for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK')):
         time.sleep(10)
 
@@ -25,12 +25,13 @@ class Parser(argparse.ArgumentParser):
     """Argument parser that reports a mistake in one line, without the usage."""
 
     def error(self, message):
+        _let_the_first_speak()
         report_problem(message)
         self.exit(2)
 
 
 def number(low, high, kind=int):
-    """Argument type: a whole number from low to high."""
+    """Argument type: a whole number, or a float, from low to high."""
     words = 'a whole number' if kind is int else 'a number'
 
     def convert(text):
@@ -43,11 +44,6 @@ def number(low, high, kind=int):
         return value
 
     return convert
-
-
-def real(low, high):
-    """Argument type: a number from low to high."""
-    return number(low, high, float)
 
 
 def path(text):
@@ -149,6 +145,7 @@ def errors_as_one_line(
             yield
         sys.stdout.flush()
     except errors as e:
+        _let_the_first_speak()
         stop(status, e)
     except KeyboardInterrupt:
         stop(130, interrupted())

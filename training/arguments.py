@@ -3,11 +3,10 @@
 import argparse
 import glob
 import os
-import sys
 
 import fast
 from data import MNIST
-from support.program import Parser, let_the_first_speak, number, path, real
+from support.program import Parser, number, path
 from training.report import why_no_pictures
 
 # What --recipe paper sets. Source: Courbariaux et al., BinaryNet, arXiv:1602.02830, section 2.1,
@@ -38,16 +37,9 @@ class _HelpFormatter(argparse.HelpFormatter):
         return f'{action.help} (default: %(default)s)'
 
 
-class _Parser(Parser):
-    def error(self, message):
-        if '--communicator' in ' '.join(sys.argv):  # all processes have the same options
-            let_the_first_speak()
-        super().error(message)
-
-
 def make_parser():
     """Makes the parser, which alone knows the defaults."""
-    parser = _Parser(
+    parser = Parser(
         description='Trains a binary, quantized or float multilayer perceptron on MNIST.',
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
@@ -57,8 +49,8 @@ def make_parser():
     device = {'type': number(-1, 999), 'metavar': 'ID', 'default': -1}
     seed = {'type': number(0, 2**32 - 1), 'metavar': 'N', 'default': 0}
     images = {'type': number(0, 10**9), 'metavar': 'N', 'default': 0}
-    ratio = {'type': real(0, 0.99), 'metavar': 'R', 'default': 0.0}
-    rate = {'type': real(1e-12, 10), 'metavar': 'A'}
+    ratio = {'type': number(0, 0.99, float), 'metavar': 'R', 'default': 0.0}
+    rate = {'type': number(1e-12, 10, float), 'metavar': 'A'}
     folder, file = {'type': path, 'metavar': 'DIR'}, {'type': path, 'metavar': 'FILE'}
     flag = {'action': 'store_true'}
     connections = 'naive', 'flat', 'non_cuda_aware', 'pure_nccl'

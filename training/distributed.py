@@ -1,7 +1,7 @@
 """One training on several processes: each takes an equal share of every minibatch.
 
 ChainerMN connects the processes and averages the gradients. Its batch normalization is not used,
-because it would train another net: its moving variance is that of a share, and it takes the
+because it would train another net: its moving variance is a share's, and it takes the
 variance as a difference of two means, which rounding makes negative where a unit is constant. All
 of this hangs on the trainer by extensions and hooks, and the trainer's parts know nothing of it.
 """
@@ -22,7 +22,7 @@ import chainer.links as L
 import numpy
 
 from support.files import arrays_of, restore
-from support.program import let_the_first_speak, report_problem
+from support.program import report_problem
 from training.arguments import option
 from training.snapshot import claim, how_to_resume
 
@@ -37,12 +37,12 @@ def connect(args):
         ~chainermn.CommunicatorBase: The connection; None without ``--communicator``.
 
     Raises:
-        ValueError: If MPI cannot be used, or the processes were not given the same options.
+        ValueError: If MPI cannot be used.
     """
     if not args.communicator:
         n = os.environ.get('OMPI_COMM_WORLD_SIZE') or os.environ.get('PMI_SIZE') or '1'
         if n != '1':
-            _refuse(
+            raise ValueError(
                 f'mpiexec has started {n} processes, of which each would train alone; add '
                 '--communicator naive to train one net on all of them'
             )
@@ -56,28 +56,10 @@ def connect(args):
         communicator = chainermn.create_communicator(args.communicator)
     except Exception as e:  # A broken installation of MPI or NCCL can raise anything.
         how = f'--communicator {args.communicator}: cannot be used (make setup MPI=1 installs MPI)'
-        _refuse(f'{how}: {" ".join(str(e).split())}')
+        raise ValueError(f'{how}: {" ".join(str(e).split())}') from e
     if communicator.rank:
         sys.stdout = open(os.devnull, 'w')
-    _compare(communicator, {option(name): value for name, value in vars(args).items()})
     return communicator
-
-
-def _refuse(problem):
-    let_the_first_speak()
-    raise ValueError(problem)
-
-
-def _compare(communicator, mine):
-    """Refuses values, by option, that are not the same in all processes."""
-    everyone = communicator.mpi_comm.allgather(mine)
-    for name, value in everyone[0].items():
-        for rank, theirs in enumerate(everyone):
-            if theirs[name] != value:
-                _refuse(
-                    f'{name}: must be the same for all processes, but it is {value} for process 0 '
-                    f'and {theirs[name]} for process {rank}'
-                )
 
 
 def prepare(communicator, args, build):
@@ -90,9 +72,13 @@ def prepare(communicator, args, build):
 
     Returns:
         tuple: The trainer, and the context manager to run it in.
+
+    Raises:
+        ValueError: If they differ in options or data, or cannot share every minibatch equally.
     """
-    rank = communicator.rank
+    rank, mpi = communicator.rank, communicator.mpi_comm
     print(f'# processes: {communicator.size}', flush=True)
+    identity = {option(name): value for name, value in vars(args).items()}
     if args.gpu >= 0:
         args.gpu += communicator.intra_rank
     try:
@@ -100,17 +86,14 @@ def prepare(communicator, args, build):
     except (OSError, ValueError, MemoryError) as e:
         if not rank:
             raise
-        _refuse(f'process {rank}, on {socket.gethostname()}: {e}')
-    _compare(communicator, trainer.get_extension('Snapshot').run)
-    iterator = trainer.updater.get_iterator('main')
-    last = len(iterator.labels) % iterator.size
-    for images, what in (iterator.size, 'a minibatch'), (last, 'the last minibatch of an epoch'):
-        if images % communicator.size:
-            _refuse(
-                f'--batchsize {iterator.size}: {communicator.size} processes cannot share the '
-                f'{images} images of {what} equally; the number of processes must divide '
-                f'--batchsize and the {len(iterator.labels)} training images'
-            )
+        raise ValueError(f'process {rank}, on {socket.gethostname()}: {e}') from e
+    _compare(mpi.allgather({**identity, **trainer.get_extension('Snapshot').run}))
+    n, images = communicator.size, len(trainer.updater.get_iterator('main').labels)
+    if args.batchsize % n or images % n:
+        raise ValueError(
+            f'--batchsize {args.batchsize}: {n} processes cannot share every minibatch equally; '
+            f'their number must divide --batchsize and the {images} training images'
+        )
     lock = contextlib.nullcontext() if rank else claim(args, trainer)
     if rank:
         for name in set(trainer._extensions) - set(EVERYWHERE):
@@ -118,7 +101,18 @@ def prepare(communicator, args, build):
         if 'Seed' in trainer._extensions:  # each process drops something else
             trainer.get_extension('Seed').seed = (args.seed + rank) % 2**32
     _share(communicator, trainer)
-    return trainer, _together(communicator.mpi_comm, lock, trainer)
+    return trainer, _together(mpi, lock, trainer)
+
+
+def _compare(everyone):
+    """Refuses values, by option, that are not the same in all processes."""
+    for name, value in everyone[0].items():
+        for rank, theirs in enumerate(everyone):
+            if theirs[name] != value:
+                raise ValueError(
+                    f'{name}: must be the same for all processes, but it is {value} for process 0 '
+                    f'and {theirs[name]} for process {rank}'
+                )
 
 
 def _share(communicator, trainer):
@@ -137,23 +131,23 @@ def _share(communicator, trainer):
         if state and rank:
             restore('the state of the first process', state, trainer)
 
-    # After Graph, before FailOnNonFinite. A plain function as trigger has no state to be saved.
     @chainer.training.make_extension(
-        trigger=lambda trainer: True,
-        priority=chainer.training.PRIORITY_EDITOR + 2,
+        trigger=lambda trainer: False,
+        priority=chainer.training.PRIORITY_EDITOR + 2,  # before the others
         initializer=begin_like_the_first,
     )
-    def average(trainer):
-        names = 'main/loss', 'main/accuracy'
-        values = [float(chainer.as_array(trainer.observation[name])) for name in names]
-        trainer.observation.update(zip(names, _mean(communicator, numpy.array(values))))
+    def begin(trainer):
+        pass
 
-    def average_gradients(optimizer):
+    def average(optimizer):
         communicator.multi_node_mean_grad(optimizer.target)
+        for reported in optimizer.target.loss, optimizer.target.accuracy:
+            array = chainer.as_array(reported)
+            array[...] = _mean(communicator, array)
 
     trainer.updater.converter = share
-    optimizer.add_hook(average_gradients)
-    trainer.extend(average)
+    optimizer.add_hook(average)
+    trainer.extend(begin)
     for link in optimizer.target.links():
         if isinstance(link, L.BatchNormalization):
             link.__class__ = MultiNodeBatchNormalization
@@ -211,22 +205,17 @@ def _together(mpi, lock, trainer):
     word = mpi.bcast(None if mpi.rank else tempfile.mkdtemp())
     pids = mpi.allgather(os.getpid())
 
-    def take_the_word():
-        with contextlib.suppress(OSError):
-            os.rmdir(word)
-            return True
-
     def wait():
         while os.read(reader, 1)[0] != signal.SIGTERM:
             pass
-        if take_the_word():
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            os.rmdir(word)
+            report_problem(how_to_resume(trainer))
+            for pid in pids:
+                os.kill(pid, 0)  # OSError if it has ended
+            # mpiexec itself was interrupted, and passes on nothing more
+            with open('/dev/tty', 'w') as terminal, contextlib.redirect_stderr(terminal):
                 report_problem(how_to_resume(trainer))
-                for pid in pids:
-                    os.kill(pid, 0)  # OSError if it has ended
-                # mpiexec itself was interrupted, and passes on nothing more
-                with open('/dev/tty', 'w') as terminal, contextlib.redirect_stderr(terminal):
-                    report_problem(how_to_resume(trainer))
         time.sleep(1)
         os._exit(1)
 
@@ -242,4 +231,5 @@ def _together(mpi, lock, trainer):
 
         mpi4py.MPI.Finalize()  # once all processes are here
     finally:
-        take_the_word()
+        with contextlib.suppress(OSError):
+            os.rmdir(word)

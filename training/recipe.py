@@ -54,7 +54,11 @@ def prepare_net(args, net):
 
 
 def extend(args, trainer, test_iter):
-    """Adds the decay of the learning rate, the dropout seeds and the choice of the best epoch."""
+    """Adds the learning rates, the dropout seeds and the choice of the best epoch."""
+    model = trainer.updater.get_optimizer('main').target
+    if args.glorot:
+        for W in weights(model):
+            W.update_rule.hyperparam.eta = glorot_scale(W)
     if args.final_alpha is not None:
         rate = (args.final_alpha / args.alpha) ** (1 / max(1, args.epoch - 1))
         shift = extensions.ExponentialShift('alpha', rate, init=args.alpha)
@@ -63,8 +67,7 @@ def extend(args, trainer, test_iter):
         trainer.extend(Seed(args.seed))
     if args.hold_out:
         best = triggers.MaxValueTrigger('validation/main/accuracy')
-        net = trainer.updater.get_optimizer('main').target.predictor
-        trainer.extend(ChooseEpoch(test_iter, net), trigger=best)
+        trainer.extend(ChooseEpoch(test_iter, model), trigger=best)
 
 
 class Seed(chainer.training.Extension):
@@ -99,20 +102,18 @@ class ChooseEpoch(chainer.training.Extension):
 
     Args:
         test_iter: Iterator over the test images.
-        net (~net.MLP): The net.
+        model (~chainer.links.Classifier): The net and its loss.
     """
 
-    name = 'ChooseEpoch'
-    priority = chainer.training.PRIORITY_READER
     written = False
 
-    def __init__(self, test_iter, net):
-        self.test_iter, self.net = test_iter, net
+    def __init__(self, test_iter, model):
+        self.test_iter, self.model = test_iter, model
         self.epoch, self.accuracy = 0, 0.0
         self.keep()
 
     def keep(self):
-        self.best = {name: array.copy() for name, array in arrays_of(self.net).items()}
+        self.best = {name: array.copy() for name, array in arrays_of(self.model.predictor).items()}
 
     def __call__(self, trainer):
         self.epoch = trainer.updater.epoch
@@ -124,15 +125,14 @@ class ChooseEpoch(chainer.training.Extension):
             save_arrays(os.path.join(trainer.out, 'best.model'), self.best)
             self.written = True
 
-    def restore(self, trainer):
+    def restore(self):
         """Gives the net the parameters of the best epoch, and evaluates it on the test images.
 
         Returns:
             float: The accuracy on the test images.
         """
-        restore('best.model', self.best, self.net)
-        accuracy = Evaluator(self.test_iter, trainer.updater.get_optimizer('main').target)()
-        accuracy = accuracy['main/accuracy']
+        restore('best.model', self.best, self.model.predictor)
+        accuracy = Evaluator(self.test_iter, self.model)()['main/accuracy']
         print(
             f'epoch {self.epoch}, chosen by the accuracy on the held-out images, '
             f'{self.accuracy:.4f}: test accuracy {accuracy:.4f}'

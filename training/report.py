@@ -1,6 +1,5 @@
 """What a training reports: log, table, curves, distribution of the weights, graph."""
 
-import contextlib
 import copy
 import json
 import logging
@@ -28,23 +27,11 @@ COLUMNS = [
 ]
 
 
-@contextlib.contextmanager
-def _quiet_matplotlib():
-    """Silences Matplotlib's log about its font cache."""
-    logger = logging.getLogger('matplotlib')
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def why_no_pictures():
     """The error that Matplotlib raises when it is imported, or None."""
+    logging.getLogger('matplotlib').setLevel(logging.ERROR)  # it logs its font cache
     try:
-        with _quiet_matplotlib():
-            import matplotlib.figure  # noqa: F401
+        import matplotlib.figure  # noqa: F401
     except Exception as e:  # A broken installation can raise anything.
         return e
     return None
@@ -59,17 +46,14 @@ class Evaluator(extensions.Evaluator):
     def evaluate(self):
         iterator = self.get_iterator('main')
         iterator.reset()
-        totals, n = {}, 0
+        summary = chainer.reporter.DictSummary()
         for x, t in iterator:
             observation = {}
             with chainer.report_scope(observation), chainer.no_backprop_mode():
                 self.get_target('main')(x, t)
             for name, value in observation.items():
-                array = chainer.as_array(value)  # on a GPU, reading it would wait
-                mean = array.astype(float) if isinstance(array, cuda.ndarray) else float(array)
-                totals[name] = totals.get(name, 0) + mean * len(t)
-            n += len(t)
-        return {name: float(total) / n for name, total in totals.items()}
+                summary.add({name: (chainer.as_array(value).astype(float), len(t))})
+        return {name: float(mean) for name, mean in summary.compute_mean().items()}
 
 
 class FailOnNonFinite(chainer.training.Extension):
@@ -137,16 +121,11 @@ class _WithoutTerminalControl:
 
 
 class PrintReport(extensions.PrintReport):
-    """Chainer's PrintReport, in plain text where standard output is not a terminal.
+    """Chainer's PrintReport, in plain text where standard output is not a terminal."""
 
-    Args:
-        entries (list of str): The columns.
-    """
-
-    def __init__(self, entries):
-        super().__init__(
-            entries, out=sys.stdout if sys.stdout.isatty() else _WithoutTerminalControl()
-        )
+    def __init__(self):
+        out = sys.stdout if sys.stdout.isatty() else _WithoutTerminalControl()
+        super().__init__(COLUMNS, out=out)
 
 
 class Graph(chainer.training.Extension):
@@ -195,27 +174,21 @@ class Report(chainer.training.Extension):
     bins = 101
 
     def __init__(self, net):
-        self.layers = {
-            name: link.W
-            for name, link in net.namedlinks()
-            if isinstance(link, chainer.links.Linear)
-        }
+        links = net.namedlinks()
+        self.layers = {name: l.W for name, l in links if isinstance(l, chainer.links.Linear)}
         self.counts = []  # [epoch][layer][bin], in percent of the layer's weights
 
     def initialize(self, trainer):
         self.drawn = time.monotonic()
         if not self.counts:
-            self.count()
+            self(trainer)
 
-    def count(self):
+    def __call__(self, trainer):
         row = []
         for W in self.layers.values():
             counts, _ = numpy.histogram(cuda.to_cpu(W.array), self.bins, (-1, 1))
             row.append((100 * counts / W.size).round(4).tolist())
         self.counts.append(row)
-
-    def __call__(self, trainer):
-        self.count()
 
     def write(self, trainer):
         log = trainer.get_extension('LogReport').log
@@ -228,20 +201,17 @@ class Report(chainer.training.Extension):
         """Draws the three pictures, if Matplotlib can be imported."""
         if why_no_pictures():
             return
-        with _quiet_matplotlib():
-            self.draw_all(trainer)
+        log = trainer.get_extension('LogReport').log
+        for name, figure in (
+            ('loss', self.curves(log, 'loss')),
+            ('accuracy', self.curves(log, 'accuracy')),
+            ('weights', self.weights()),
+        ):
+            with replacing_if_free(os.path.join(trainer.out, f'{name}.png')) as f:
+                figure.savefig(f, format='png')
         self.drawn = time.monotonic()
 
-    def draw_all(self, trainer):
-        for name in 'loss', 'accuracy':
-            self.draw_curves(
-                os.path.join(trainer.out, f'{name}.png'),
-                trainer.get_extension('LogReport').log,
-                name,
-            )
-        self.draw_weights(os.path.join(trainer.out, 'weights.png'))
-
-    def draw_curves(self, path, log, name):
+    def curves(self, log, name):
         from matplotlib.figure import Figure  # imported late: it takes half a second
         from matplotlib.ticker import MaxNLocator
 
@@ -252,22 +222,21 @@ class Report(chainer.training.Extension):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-        self.save(figure, path)
+        return figure
 
-    def draw_weights(self, path):
+    def weights(self):
         from matplotlib.colors import LogNorm
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
 
         n = len(self.layers)
         figure = Figure(figsize=(min(2.5 * n + 1, 50), 4))
+        all_axes = figure.subplots(1, n, sharey=True, squeeze=False)[0]
         figure.suptitle(
             'share of the weights: 100 % yellow, 0.01 % dark (log scale)', fontsize='medium'
         )
-        for i, (name, percent) in enumerate(
-            zip(self.layers, numpy.swapaxes(self.counts, 0, 1)), start=1
-        ):
-            axes = figure.add_subplot(1, n, i, title=name.strip('/'), xlabel='epoch')
+        all_axes[0].set(ylabel='real-valued weight', yticks=[-1, -0.5, 0, 0.5, 1])
+        for axes, layer, percent in zip(all_axes, self.layers, numpy.swapaxes(self.counts, 0, 1)):
             axes.imshow(
                 percent.T,
                 aspect='auto',
@@ -275,19 +244,10 @@ class Report(chainer.training.Extension):
                 norm=LogNorm(0.01, 100),
                 extent=(-0.5, len(percent) - 0.5, -1, 1),
             )
+            axes.set(title=layer.strip('/'), xlabel='epoch')
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # few: it is narrow
-            axes.set_yticks([-1, -0.5, 0, 0.5, 1])
-            if i == 1:
-                axes.set_ylabel('real-valued weight')
-            else:
-                axes.set_yticklabels([])
         figure.subplots_adjust(top=0.85, bottom=0.15, wspace=0.1)
-        self.save(figure, path)
-
-    @staticmethod
-    def save(figure, path):
-        with replacing_if_free(path) as f:
-            figure.savefig(f, format='png')
+        return figure
 
     def serialize(self, serializer):
         self.counts = json.loads(serializer('counts', json.dumps(self.counts)))

@@ -143,8 +143,11 @@ def ours(stderr):
 def test_bad_input_is_one_line_and_ends_all(small_mnist, tmp_path):
     for options, message in (
         (['--epoch', 'x'], 'argument --epoch/-e: must be a whole number'),
-        (['--batchsize', 99], '2 processes cannot share the 99 images of a minibatch equally'),
-        (['--batchsize', 598, '--hold-out', 1], 'the 1 images of the last minibatch of an epoch'),
+        (['--batchsize', 99], '--batchsize 99: 2 processes cannot share every minibatch equally'),
+        (
+            ['--batchsize', 598, '--hold-out', 1],
+            'must divide --batchsize and the 599 training images',
+        ),
         (['--resume', tmp_path / 'none'], f'{tmp_path}/none: No such file'),
     ):
         result = run(2, tmp_path / 'out', small_mnist, *options)
