@@ -17,12 +17,12 @@ from unittest import mock
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from chainer_compat import chainer
 import chainer.links as L
+import numba
 
 import fast
 import net as nets
 from data import MNIST, Minibatches, read_mnist
 from fast import adam, fused_net, loss
-from fast.threads import numba
 from weight_clip import WeightClip
 
 
