@@ -216,7 +216,8 @@ def test_a_name_with_a_line_break_and_nothing_to_show(folder, tmp_path):
     (tmp_path / name).write_text('nonsense')
     result = inference(folder[0] / 'mlp.packed', tmp_path, '--show', tmp_path / 'seen.png')
     assert result.returncode == 2 and os.listdir(tmp_path) == [name]
-    assert result.stderr == f'inference.py: {tmp_path / "a b.png"}: not a PNG or JPEG file\n'
+    path = str(tmp_path / name).replace('\n', '\\n')
+    assert result.stderr == f'inference.py: {path}: not a PNG or JPEG file\n'
 
 
 def test_only_the_test_files(folder, small_mnist, tmp_path):

@@ -330,7 +330,7 @@ def test_what_is_checked_is_what_would_be_replaced(tmp_path, name):
     """The system finds nothing behind a missing folder, but realpath does."""
     (tmp_path / 'file').write_bytes(b'another')
     (tmp_path / 'link').symlink_to('missing/../file')
-    with pytest.raises(ValueError, match=f'{name}: is no earlier output'):
+    with pytest.raises(ValueError, match=f'{name}: exists and is no earlier output'):
         write(f'{tmp_path}/{name}')
     assert (tmp_path / 'file').read_bytes() == b'another'
 
