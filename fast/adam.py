@@ -1,11 +1,10 @@
 """Chainer's Adam and the weight clip in one pass over memory, on the CPU or a GPU."""
 
 from chainer_compat import chainer
-from chainer.backends import cuda
 from chainer.optimizers import adam
 import numpy
 
-from fast import gpu_layer
+from fast import gpu
 from fast.available import accept, missing
 from weight_clip import WeightClip
 
@@ -31,7 +30,7 @@ class AdamRule(adam.AdamRule):
         state = self.state or {}  # None while the parameter is not initialized
         arrays = param.array, param.grad, state.get('m'), state.get('v')
         plain = not (hp.weight_decay_rate or hp.amsgrad or hp.adabound)
-        on_gpu = gpu_layer.accept(*arrays)
+        on_gpu = gpu.accept(*arrays)
         if not plain or not (on_gpu or accept(*arrays)):
             super().update_core(param)
             if self.clip:
@@ -43,58 +42,16 @@ class AdamRule(adam.AdamRule):
         if not on_gpu:
             loops.adam(*[a.reshape(-1) for a in arrays], tuple(numbers))
         elif self.pending is None:
-            _launch([(arrays, numbers)])
+            gpu.adam([(arrays, numbers)])
         else:
             self.pending.append((arrays, numbers))
 
 
-AT_ONCE = 12  # parameters of a launch: the arguments of a kernel must fit into 4 kB
-
-
-def _launch(updates):
-    """:func:`fast.loops.adam` for several parameters on a GPU, as one kernel."""
-    ends = numpy.cumsum([arrays[0].size for arrays, _ in updates]).tolist()
-    inputs, outputs = [], []
-    for (w, g, m, v), numbers in updates:
-        inputs += [g, *numbers]
-        outputs += [w, m, v]
-    _kernel(len(updates))(*inputs, *ends[:-1], *outputs, size=ends[-1])
-
-
-@cuda.memoize()
-def _kernel(count):
-    numbers = 'one_minus_beta1', 'one_minus_beta2', 'eps', 'alpha_t', 'eta', 'low', 'high'
-    inputs, outputs, code = [], [], []
-    for k in range(count):
-        inputs += [f'raw float32 g_{k}', *(f'float32 {name}_{k}' for name in numbers)]
-        outputs += [f'raw float32 {name}_{k}' for name in 'wmv']
-        at = f'i - end_{k - 1}' if k else 'i'
-        arrays = ', '.join(f'{name}_{k}[{at}]' for name in 'wgmv')
-        call = f'adam_and_clip({arrays}, {", ".join(f"{name}_{k}" for name in numbers)});'
-        code.append(f'if (i < end_{k}) {{ {call} }}' if k < count - 1 else f'{{ {call} }}')
-    inputs += [f'int64 end_{k}' for k in range(count - 1)]
-    return cuda.cupy.ElementwiseKernel(
-        ', '.join(inputs),
-        ', '.join(outputs),
-        ' else '.join(code),
-        f'adam_and_clip_{count}',
-        preamble="""
-        __device__ void adam_and_clip(
-            float& w, float g, float& m, float& v, float one_minus_beta1, float one_minus_beta2,
-            float eps, float alpha_t, float eta, float low, float high)
-        {
-            m += one_minus_beta1 * (g - m);
-            v += one_minus_beta2 * (g * g - v);
-            float moved = w - eta * (alpha_t * m / (sqrtf(v) + eps));
-            w = moved < low ? low : moved > high ? high : moved;
-        }
-        """,
-    )
-
-
 class Adam(chainer.optimizers.Adam):
-    """:class:`chainer.optimizers.Adam` as a compiled loop, with the same results to the bit on the
-    CPU, and as one kernel on a GPU, with the same results to rounding.
+    """:class:`chainer.optimizers.Adam`, computed faster.
+
+    It is a compiled loop on the CPU, with exactly the same results, and one kernel on a GPU, with
+    the same results up to rounding.
 
     NumPy passes over memory many times for one update; the loop passes once and clips on the way
     if a :class:`~weight_clip.WeightClip` was added to the optimizer or to the update rule of the
@@ -114,8 +71,7 @@ class Adam(chainer.optimizers.Adam):
         finally:
             for rule in rules:
                 rule.pending = None
-        for k in range(0, len(pending or ()), AT_ONCE):
-            _launch(pending[k : k + AT_ONCE])
+        gpu.adam(pending or [])
 
     def add_hook(self, hook, name=None, timing='auto'):
         """Hands a WeightClip to the update rules; adds any other hook as usual."""

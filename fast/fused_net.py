@@ -8,10 +8,10 @@ links up to rounding; forward, in a binary net without dropout, bit for bit.
 import weakref
 
 from chainer_compat import chainer
-import chainer.links as L
 import numpy
 
 from fast.available import accept
+from fast.function import Function, has_statistics
 from fast.kernels import UNITS, groups_between_widenings
 from fast.layer import Inputs, Layer, Pixels, backward, forward, input_gradient, list_pixels
 from fast.memory import Memory
@@ -38,9 +38,7 @@ def accepts(net, x):
     """
     config, links = chainer.config, links_of(net)
     if config.train:
-        # A single row has no statistics, and a derived link may have those of several processes.
-        possible = not config.in_recomputing and len(x) > 1
-        possible = possible and all(type(bn) is L.BatchNormalization for _, bn in links)
+        possible = has_statistics(x, *(bn for _, bn in links))
         # Twice a level must be a byte.
         possible = possible and not (net.dropout_hidden and net.activation_bits == 8)
     else:
@@ -81,7 +79,7 @@ NO_BYTES, NO_FLOATS = numpy.empty((0, 0), numpy.uint8), numpy.empty((0, 0), nump
 NO_PIXELS = Pixels(numpy.empty(0, numpy.int64), numpy.empty((0, 0), numpy.uint32), NO_FLOATS)
 
 
-class FusedNet(chainer.FunctionNode):
+class FusedNet(Function):
     """The function of a net; its inputs are x and W, b, gamma and beta of each layer."""
 
     def __init__(self, net):
@@ -150,12 +148,8 @@ class FusedNet(chainer.FunctionNode):
         self.layers.append((layer, x, factor))
         return out
 
-    def backward(self, indexes, grad_outputs):
-        if chainer.config.enable_backprop:
-            raise RuntimeError(
-                'a fused net has no second derivative: use the nets of net.py, without fast'
-            )
-        g, gradients = grad_outputs[0].array, []
+    def gradients(self, indexes, g):
+        gradients = []
         gz = self.empty((_blocks(g.shape[1]), len(g), UNITS))
         gz[-1] = 0
         for b in range(len(gz)):
@@ -170,7 +164,7 @@ class FusedNet(chainer.FunctionNode):
             if len(x.columns):
                 gz = self.empty((_blocks(K), len(g), UNITS))
                 input_gradient(2**self.bits - 1, layer, gy, gz)
-        return [None] + [chainer.Variable(g, requires_grad=False) for g in gradients]
+        return [None, *gradients]
 
     def list_pixels(self, x):
         N, K = x.P.shape

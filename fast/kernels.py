@@ -138,7 +138,7 @@ class _Maddubs:
 
 
 class _Udot:
-    """UDOT, whose weights are unsigned, too."""
+    """UDOT, whose weights are also unsigned."""
 
     sums = weights = _vector(INT32, 4)
 

@@ -38,7 +38,7 @@ def _loads(layer):
     """Whether the library of a threading layer can be loaded."""
     if layer == 'omp' and 'OMP_WAIT_POLICY' not in os.environ:
         # For microseconds, not milliseconds, a thread waits for work by spinning. Where other
-        # programs compute, too, it would keep the CPU from the very thread that it waits for.
+        # programs also compute, it would keep the CPU from the very thread that it waits for.
         os.environ.setdefault('GOMP_SPINCOUNT', '10000')
     with contextlib.suppress(metadata.PackageNotFoundError, OSError):
         for file in metadata.files('tbb') or () if layer == 'tbb' else ():

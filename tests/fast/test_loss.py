@@ -29,6 +29,16 @@ def test_on_the_cpu_they_are_chainers(n, classes):
         numpy.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize('device', ['@numpy', pytest.param('@cupy:0', marks=pytest.mark.gpu)])
+def test_there_is_no_second_derivative(device):
+    device = chainer.get_device(device)
+    device.use()
+    y = chainer.Variable(device.send(numpy.eye(3, dtype='f')))
+    t = device.send(numpy.arange(3, dtype='i'))
+    with pytest.raises(RuntimeError, match='fast has no second derivatives'):
+        fast.softmax_cross_entropy(y, t).backward(enable_double_backprop=True)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize('n, classes', [(1, 10), (100, 10), (37, 47)])
 def test_on_a_gpu(n, classes):
