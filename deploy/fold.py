@@ -34,7 +34,7 @@ def find_thresholds(level, low, high, n):
 def fold(net):
     """Folds a net into integers.
 
-    The activation of a hidden unit is a function of its integer sum S: in float32, too, increasing
+    The activation of a hidden unit is a function of its integer sum S: in float32 as well, increasing
     if gamma is positive and decreasing if it is negative. Where it is negative, the weights are
     negated, so that all units are increasing. The thresholds are found by bisection with the net's
     own batch normalization and quantizer, so a unit has the same level for every sum that the
