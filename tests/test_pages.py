@@ -72,6 +72,8 @@ def test_the_numbers_of_the_readme():
     fast, formats = of_row('benchmarks/inference-avx512.txt'), of_row('benchmarks/formats.txt')
     gpu = of_row('benchmarks/gpu.txt')['`./train_mnist.py --gpu 0`'][0].replace('-', 'to')
     scripts = sum(len(read(f'{name}.py').splitlines()) for name in NINE)
+    printed = re.search('accuracy: (.*)', read('results/recipe/4096-seed0.txt'))
+    cpu = accuracy('recipe/4096-cpu-seed*.json')
     readme = ' '.join(read('README.md').split())
     for words in (
         f'The nine scripts are {round(scripts / 50) * 50} lines',
@@ -86,6 +88,8 @@ def test_the_numbers_of_the_readme():
         f'| 2 x 1000, 4 bits, defaults | {four} | {original("quantized")} | 20 | 2 |',
         f'| 3 x 1024, 1 bit | {accuracy("recipe/1024-seed*.json")} |',
         f'| 3 x 1024, W 1 bit, activations 2 | {accuracy("recipe/1024-1-2-bit-seed*.json")} |',
+        f'| 3 x 4096, 1 bit, on a GPU | {100 * float(printed[1]):.2f} % |',
+        f'| 3 x 4096, 1 bit, on a CPU in half an hour | {cpu} |',
         f'takes {ratios("binary")} of the time of compiled PyTorch',
         f'(4 bits: {ratios("quantized")})',
         f'an epoch takes {gpu} s',

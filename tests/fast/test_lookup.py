@@ -4,14 +4,11 @@ import json
 import os
 import platform
 import re
-import subprocess
-import sys
 
 import numpy
 import pytest
 
 import fast
-from helpers import ROOT
 
 if fast.missing is not None:
     pytest.skip(f'Numba cannot be used: {fast.missing}', allow_module_level=True)
@@ -20,6 +17,7 @@ import numba
 
 from fast.kernels import ROWS, UNITS, aligned
 from fast.lookup import WORD, product, table_size, write_signs, write_tables
+from test_kernels import run
 
 # What Numba is told of the CPU, the feature that running its kernel takes, the kernel's name and
 # the instruction that adds a sum: from a table in registers, or in memory.
@@ -143,21 +141,7 @@ def test_another_cpu(cpu, tmp_path):
     """Compiling its kernel takes no CPU that has the instruction; the tests above do."""
     name, features, needed, kernel, instruction = CPUS[cpu]
 
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            env={
-                **os.environ,
-                'NUMBA_CPU_NAME': name,
-                'NUMBA_CPU_FEATURES': features,
-                'NUMBA_CACHE_DIR': str(tmp_path),
-            },
-        )
-
-    result = run('-c', COMPILE)
+    result = run(['-c', COMPILE], name, features, tmp_path)
     assert result.stderr == ''
     description, code = json.loads(result.stdout)
     assert description == kernel
@@ -165,5 +149,6 @@ def test_another_cpu(cpu, tmp_path):
     if needed and not llvmlite.binding.get_host_cpu_features().get(needed):
         pytest.skip(f'compiled, but this CPU has no {needed}')
     options = '-q', '-p', 'no:cacheprovider', '-k', 'not another_cpu'
-    result = run('-m', 'pytest', *options, os.path.abspath(__file__))
+    tests = ['-m', 'pytest', *options, os.path.abspath(__file__)]
+    result = run(tests, name, features, tmp_path)
     assert result.returncode == 0, result.stdout
