@@ -7,7 +7,7 @@ import typing
 import warnings
 
 import numpy
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from scipy import ndimage
 
@@ -46,7 +46,7 @@ def _pictures_in(folder):
 
 
 @contextlib.contextmanager
-def _opened(path):
+def _opened(path, mode='L'):
     check_regular(path)
     with open(path, 'rb') as f:  # may raise its own error
         is_jpeg = f.read(2) == b'\xff\xd8'
@@ -56,7 +56,7 @@ def _opened(path):
             if is_jpeg:
                 picture = JpegImageFile(path)
                 # The decoder itself reduces a huge photo, so that it takes little memory.
-                picture.draft('L', (2 * WORK, 2 * WORK))
+                picture.draft(mode, (2 * WORK, 2 * WORK))
                 if picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
                     raise Image.DecompressionBombError
             else:
@@ -86,6 +86,22 @@ def read_grey(path):
     """
     with _opened(path) as picture:
         return _reduce(_grey(ImageOps.exif_transpose(picture)), WORK)
+
+
+def read_colours(path):
+    """Reads a PNG or JPEG file as :func:`read_grey` does, in colour where it has 8 bits.
+
+    Returns:
+        ~PIL.Image.Image: The picture, of mode RGBA without transparency, or L.
+    """
+    with _opened(path, 'RGB') as picture:
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith('I') or picture.mode == 'F':
+            return Image.fromarray(_reduce(_grey(picture), WORK).clip(0, 255).astype(numpy.uint8))
+        picture = picture.convert('RGBA')
+        picture.thumbnail((WORK, WORK))
+        ground = Image.new('RGBA', picture.size, (_layers(picture)[2],) * 3)
+        return Image.alpha_composite(ground, picture)
 
 
 def read_small(paths, largest):
@@ -120,13 +136,17 @@ def _grey(picture):
         white = next((w for w in (2**8, 2**12) if grey.max() < w), 2**16) - 1
         return grey * (255 / white)
     if 'A' in picture.mode or 'transparency' in picture.info:
-        picture = picture.convert('RGBA')
-        alpha = numpy.asarray(picture)[..., 3] / numpy.float32(255)
-        ink = numpy.asarray(picture.convert('L'), numpy.float32)
-        # A background with contrast: white behind dark ink, black behind light ink.
-        light = (alpha * (255 - ink)).sum() >= (alpha * ink).sum()
-        return alpha * ink + (1 - alpha) * numpy.float32(255 if light else 0)
+        ink, alpha, ground = _layers(picture.convert('RGBA'))
+        return alpha * ink + (1 - alpha) * numpy.float32(ground)
     return numpy.asarray(picture.convert('L'), numpy.float32)
+
+
+def _layers(picture):
+    """The ink of an RGBA picture, its opacity, and a ground with contrast: black or white."""
+    alpha = numpy.asarray(picture)[..., 3] / numpy.float32(255)
+    ink = numpy.asarray(picture.convert('L'), numpy.float32)
+    dark = (alpha * (255 - ink)).sum() >= (alpha * ink).sum()
+    return ink, alpha, 255 if dark else 0
 
 
 def _resize(a, shape):
@@ -382,31 +402,56 @@ def read_digits(path, layout=Layout()):
     return numpy.stack([place(digit, layout) for digit in digits])
 
 
+CELL, EDGE = 240, 8  # width and margin of a picture's cell in a drawing
+
+
 def draw_answers(shown):
     """Draws pictures above what the net saw of them and what it answered.
 
     Args:
-        shown (list): For each picture its path, the images made of it, and the answer in words.
+        shown (list): For each picture its path, the images made of it, and the answer as
+            ``inference.py`` prints it: the classes, a probability for each, and remarks.
 
     Returns:
         ~PIL.Image.Image: The drawing.
     """
-    width, height, edge = 180, 150, 6
-    columns = max(1, min(4, len(shown)))
-    sheet = Image.new('RGB', (columns * width, -(-len(shown) // columns) * 2 * height), 'white')
-    draw = ImageDraw.Draw(sheet)
-    for k, (picture, images, answer) in enumerate(shown):
-        left, top = k % columns * width + edge, k // columns * 2 * height
-        above = Image.fromarray(read_grey(picture).clip(0, 255).astype(numpy.uint8))
-        seen = numpy.pad(numpy.concatenate(images, axis=1), 1, constant_values=128)
-        below = Image.fromarray(seen)
-        factor = min((height - 40) / below.height, (width - 2 * edge) / below.width)
-        below = below.resize(
-            [max(1, int(n * factor)) for n in below.size], Image.Resampling.NEAREST
-        )
-        above.thumbnail((width - 2 * edge, height - 30))
-        draw.text((left, top + 4), os.path.basename(picture)[:28], 'black')
-        sheet.paste(above, (left, top + 20))
-        draw.text((left, top + height), answer[:32], 'black')
-        sheet.paste(below, (left, top + height + 16))
+    cells = [_draw_answer(*one) for one in shown]
+    rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
+    heights = [max(cell.height for cell in row) for row in rows]
+    sheet = Image.new('RGB', (CELL * len(rows[0]), sum(heights)), 'white')
+    for i, cell in enumerate(cells):
+        sheet.paste(cell, (CELL * (i % 4), sum(heights[: i // 4])))
     return sheet
+
+
+def _draw_answer(path, images, answer):
+    """A picture, the classes and remarks, and each image above its probability."""
+    (classes, *words), inner, n = answer.split(), CELL - 2 * EDGE, len(images)
+    large, small = (ImageFont.load_default(size) for size in (22, 13))
+    across = min(n, 4)
+    cell = Image.new('RGB', (CELL, 200 + -(-n // across) * 140), 'white')
+    draw = ImageDraw.Draw(cell)
+    draw.text((EDGE, EDGE), os.path.basename(path), 'dimgray', small)
+    cell.paste(_fit(read_colours(path), inner, 130), (EDGE, 28))
+    draw.text((EDGE, 190), classes, 'black', large, anchor='ls')
+    left = EDGE + draw.textlength(classes, large) + EDGE
+    draw.text((left, 190), ' '.join(words[n:]), 'black', small, anchor='ls')
+    for i, (image, probability) in enumerate(zip(images, words)):
+        seen = _fit(Image.fromarray(image), inner // across - 4, 112)
+        left, top = EDGE + i % across * (inner // across), 200 + i // across * (seen.height + 24)
+        cell.paste(seen, (left, top))
+        below = left + seen.width // 2, top + seen.height + 3
+        draw.text(below, probability, 'black', small, anchor='ma')
+    return cell.crop((0, 0, CELL, top + seen.height + 36))
+
+
+def _fit(picture, width, height):
+    """A picture in a frame; it grows by a whole number, so that its pixels stay squares."""
+    factor = min((width - 2) / picture.width, (height - 2) / picture.height)
+    how, factor = (
+        (Image.Resampling.LANCZOS, factor)
+        if factor < 1
+        else (Image.Resampling.NEAREST, int(factor))
+    )
+    size = [max(1, round(n * factor)) for n in picture.size]
+    return ImageOps.expand(picture.resize(size, how), 1, 'silver')
