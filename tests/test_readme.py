@@ -62,7 +62,7 @@ def test_a_command_prints_what_is_shown(command, shown, folder):
     if 'net.onnx' in words:
         pytest.importorskip('onnx', reason='onnx is not installed')
     result = subprocess.run(
-        [sys.executable, os.path.join(ROOT, program), *words],
+        [sys.executable, os.path.join(ROOT, os.path.basename(program)), *words],
         cwd=folder,
         env={
             **os.environ,
