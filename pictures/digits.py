@@ -20,9 +20,9 @@ LEAST = 12  # grey levels by which ink differs from paper
 
 
 def find_pictures(paths):
-    """The given pictures, and those in the given folders, sorted by name and without hidden files.
+    """The given pictures, and those in the given folders by name, except hidden files.
 
-    Names with wildcards are expanded: the shells of Windows leave that to the programs.
+    Wildcards are expanded here because the shells of Windows leave them to the programs.
 
     Raises:
         ValueError: If a folder holds no picture.
@@ -35,11 +35,7 @@ def find_pictures(paths):
 
 
 def _pictures_in(folder):
-    names = sorted(
-        name
-        for name in os.listdir(folder)
-        if name.lower().endswith(ENDINGS) and not name.startswith('.')
-    )
+    names = sorted(n for n in os.listdir(folder) if n.lower().endswith(ENDINGS) and n[0] != '.')
     if not names:
         raise ValueError(f'{folder}: holds no picture ({", ".join(ENDINGS)})')
     return [os.path.join(folder, name) for name in names]
@@ -208,7 +204,7 @@ def _is_light_on_dark(grey):
 
 
 def _lines(ink):
-    """The lines printed on the paper: ink that goes on, straight, from the left to the right."""
+    """The lines printed on the paper: ink that runs straight from the left edge to the right."""
     rows, columns = ink.shape
     if min(rows, columns) < 40:
         return numpy.zeros_like(ink)
@@ -283,7 +279,7 @@ class _Part(typing.NamedTuple):
 
 
 def _strokes(ink):
-    """Which pixels are ink: all over Otsu's threshold, if it separates more than noise."""
+    """Which pixels are ink: those above Otsu's threshold, if it separates more than noise."""
     nothing = numpy.zeros(ink.shape, bool)
     if ink.max() < LEAST:
         return nothing
@@ -316,7 +312,7 @@ def _choose(parts, shape):
 
 
 def _group(parts):
-    """Joins parts that overlap from left to right, or nearly so, and are close to each other."""
+    """Joins parts that lie close together and overlap, or nearly, from left to right."""
     tallest = max(part.height for part in parts)
     digits = []
     for part in sorted(parts, key=lambda p: p.low[1]):
@@ -337,7 +333,7 @@ def _group(parts):
 
 
 def _cut(ink, strokes, labels, digit):
-    """The ink of a digit alone, from 0 to 1, cut out with the soft edges of its strokes."""
+    """The ink of one digit, from 0 to 1, cut out with the soft edges of its strokes."""
     own = numpy.isin(labels, digit.labels)
     near = ndimage.binary_dilation(own, numpy.ones((3, 3)), max(1, max(ink.shape) // 150))
     ink = numpy.where(near & (own | ~strokes), ink, 0)
@@ -369,9 +365,9 @@ def place(ink, layout=Layout()):
     small = _resize(ink, size)
     small = numpy.clip(small / small.max(), 0, 1)
     image = numpy.zeros((layout.rows, layout.columns), numpy.uint8)
-    # The middle of MNIST's images is the pixel in row and column 14, counted from 0.
     start = []
     for axis, (n, side) in enumerate(zip(size, image.shape)):
+        # The middle of MNIST's images is the pixel in row and column 14, counted from 0.
         centre = small.sum(axis=1 - axis) @ numpy.arange(n) / small.sum()
         start.append(int(numpy.clip(round(side / 2 - centre), 0, side - n)))
     image[start[0] : start[0] + size[0], start[1] : start[1] + size[1]] = numpy.rint(255 * small)
