@@ -40,4 +40,4 @@ def test_help_says_what_a_data_set_may_be(program, capsys, monkeypatch):
     monkeypatch.setenv('COLUMNS', '1000')
     with pytest.raises(SystemExit):
         program.main(['--help'])
-    assert 'IDX files, or pictures by class' in capsys.readouterr().out
+    assert 'pictures by class' in capsys.readouterr().out
