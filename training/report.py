@@ -235,25 +235,22 @@ class Report(chainer.training.Extension):
         n, epochs = len(self.layers), len(self.counts)
         columns = max(min(n, 6), math.ceil(math.sqrt(n)))
         rows = math.ceil(n / columns)
-        width, height = min(2 * columns + 1.7, 50), min(2.5 * rows + 1.2, 50)  # inches
+        width, height = min(2 * columns + 1.7, 50), min(2.6 * rows + 1, 50)  # inches
         left, right, bottom, top = 0.7 / width, 1 - 1.1 / width, 0.5 / height, 1 - 0.8 / height
         figure = Figure(figsize=(width, height))
         figure.suptitle(title, x=0.1 / width, y=1 - 0.1 / height, ha='left', fontsize='medium')
         figure.supxlabel('epoch', y=0.1 / height, fontsize='medium')
         figure.supylabel('real-valued weight', x=0.1 / width, fontsize='medium')
-        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
-        figure.subplots_adjust(left, bottom, right, top, wspace=0.2, hspace=0.2)
-        grid[0].set(xticks=_ticks(0, epochs - 1, 4), yticks=[-1, 0, 1])
+        figure.subplots_adjust(left, bottom, right, top, wspace=0.2, hspace=0.35)
         edges = numpy.arange(epochs + 1) - 0.5, numpy.linspace(-1, 1, self.bins + 1)
-        colours = {'cmap': 'YlGnBu', 'norm': LogNorm(0.01, 100)}
-        shares = dict(zip(self.layers, numpy.swapaxes(self.counts, 0, 1)))
-        for axes, name in zip(grid, sorted(shares, key=lambda name: int(name[2:]))):
-            mesh = axes.pcolormesh(*edges, shares[name].T, **colours)
-            axes.set_title(name[1:], fontsize='medium')
-        for axes in grid[n:]:
-            axes.remove()
-        for axes in grid[max(0, n - columns) : n]:
-            axes.tick_params(labelbottom=True)
+        shares, norm = (
+            dict(zip(self.layers, numpy.swapaxes(self.counts, 0, 1))),
+            LogNorm(0.01, 100),
+        )
+        for i, name in enumerate(sorted(shares, key=lambda name: int(name[2:]))):
+            axes = figure.add_subplot(rows, columns, i + 1, xticks=_ticks(0, epochs - 1, 4))
+            mesh = axes.pcolormesh(*edges, shares[name].T, cmap='YlGnBu', norm=norm)
+            axes.set(title=name[1:], yticks=[] if i % columns else [-1, 0, 1])
         bar = figure.add_axes((right + 0.1 / width, bottom, 0.15 / width, top - bottom))
         figure.colorbar(mesh, bar, format='{x:g} %', label="share of the layer's weights")
         return figure
