@@ -194,9 +194,9 @@ def main(argv=None):
     )
     add = parser.add_argument
     add('model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model')
-    image = 'PNG or JPEG file of a digit or a row of them, or a folder of such files; without it, '
-    add('images', metavar='IMAGE', nargs='*', type=path, help=image + 'the test images')
-    data = 'folder with the data set whose test images to classify (default: MNIST)'
+    image = 'PNG or JPEG file of digits in a row, or folder of such files; without it, test images'
+    add('images', metavar='IMAGE', nargs='*', default=[], type=path, help=image)
+    data = 'folder with a data set, or pictures by class: its test images (default: MNIST)'
     add('--data', metavar='DIR', default=MNIST, type=path, help=data)
     gpu = 'CUDA device for a model that is not packed (default: -1, the CPU)'
     add('--gpu', '-g', type=number(-1, 999), metavar='ID', default=-1, help=gpu)

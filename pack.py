@@ -20,7 +20,7 @@ from deploy.fold import fold
 from deploy.packed import PackedNet, summary
 from support.files import naming, npz, read_npz, replacing
 from support.models import SavedNet, load
-from support.program import Parser, errors_as_one_line, path, quote
+from support.program import Parser, command, errors_as_one_line, path, quote
 
 
 def read(model):
@@ -38,7 +38,7 @@ def read(model):
 
 
 def as_packed(net, out):
-    return npz(net.arrays), f'./inference.py {quote(out)} [PICTURE ...]'
+    return npz(net.arrays), f'{command("inference.py")} {quote(out)} [PICTURE ...]'
 
 
 def as_onnx(net, out):

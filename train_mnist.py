@@ -26,7 +26,7 @@ from training import distributed, recipe
 from training.arguments import check_arguments, parse_arguments, print_arguments
 from pictures.folders import read_data
 from support.program import errors_as_one_line, get_device
-from training.report import Evaluator, FailOnNonFinite, Graph, PrintReport, Report
+from training.report import Evaluator, FailOnNonFinite, Graph, Report, print_report
 from training.snapshot import Snapshot, claim, how_to_resume, identity
 from support.files import BadFile, save_npz
 from weight_clip import WeightClip
@@ -84,8 +84,8 @@ def build(args):
     recipe.extend(args, trainer, test_iter)
     trainer.extend(Graph())
     trainer.extend(extensions.LogReport(log_name=None))  # Report writes the file
-    trainer.extend(Report(net))
-    trainer.extend(PrintReport())
+    trainer.extend(Report(net, 'held-out' if args.hold_out else 'test'))
+    trainer.extend(print_report())
     if sys.stdout.isatty() and not args.quiet:
         # A plain function as trigger has no state, so snapshots are the same without the bar.
         trainer.extend(extensions.ProgressBar(update_interval=10), trigger=lambda trainer: True)
@@ -121,7 +121,7 @@ def train(args, trainer, held, communicator=None):
         save_npz(os.path.join(trainer.out, 'mlp.model'), optimizer.target.predictor)
         print('save the optimizer')
         save_npz(os.path.join(trainer.out, 'mlp.state'), optimizer)
-        trainer.get_extension('Report').draw(trainer)
+        trainer.get_extension('Report').draw(trainer, accuracy)
 
 
 def main(argv=None):

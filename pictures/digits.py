@@ -7,7 +7,7 @@ import typing
 import warnings
 
 import numpy
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from scipy import ndimage
 
@@ -20,9 +20,9 @@ LEAST = 12  # grey levels by which ink differs from paper
 
 
 def find_pictures(paths):
-    """The given pictures, and those in the given folders, sorted by name and without hidden files.
+    """The given pictures, and those in the given folders by name, except hidden files.
 
-    Names with wildcards are expanded: the shells of Windows leave that to the programs.
+    Wildcards are expanded here because the shells of Windows leave them to the programs.
 
     Raises:
         ValueError: If a folder holds no picture.
@@ -35,18 +35,14 @@ def find_pictures(paths):
 
 
 def _pictures_in(folder):
-    names = sorted(
-        name
-        for name in os.listdir(folder)
-        if name.lower().endswith(ENDINGS) and not name.startswith('.')
-    )
+    names = sorted(n for n in os.listdir(folder) if n.lower().endswith(ENDINGS) and n[0] != '.')
     if not names:
         raise ValueError(f'{folder}: holds no picture ({", ".join(ENDINGS)})')
     return [os.path.join(folder, name) for name in names]
 
 
 @contextlib.contextmanager
-def _opened(path):
+def _opened(path, mode='L'):
     check_regular(path)
     with open(path, 'rb') as f:  # may raise its own error
         is_jpeg = f.read(2) == b'\xff\xd8'
@@ -56,7 +52,7 @@ def _opened(path):
             if is_jpeg:
                 picture = JpegImageFile(path)
                 # The decoder itself reduces a huge photo, so that it takes little memory.
-                picture.draft('L', (2 * WORK, 2 * WORK))
+                picture.draft(mode, (2 * WORK, 2 * WORK))
                 if picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
                     raise Image.DecompressionBombError
             else:
@@ -86,6 +82,22 @@ def read_grey(path):
     """
     with _opened(path) as picture:
         return _reduce(_grey(ImageOps.exif_transpose(picture)), WORK)
+
+
+def read_colours(path):
+    """Reads a PNG or JPEG file as :func:`read_grey` does, in colour where it has 8 bits.
+
+    Returns:
+        ~PIL.Image.Image: The picture, of mode RGBA without transparency, or L.
+    """
+    with _opened(path, 'RGB') as picture:
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith('I') or picture.mode == 'F':
+            return Image.fromarray(_reduce(_grey(picture), WORK).clip(0, 255).astype(numpy.uint8))
+        picture = picture.convert('RGBA')
+        picture.thumbnail((WORK, WORK))
+        ground = Image.new('RGBA', picture.size, (_layers(picture)[2],) * 3)
+        return Image.alpha_composite(ground, picture)
 
 
 def read_small(paths, largest):
@@ -120,13 +132,17 @@ def _grey(picture):
         white = next((w for w in (2**8, 2**12) if grey.max() < w), 2**16) - 1
         return grey * (255 / white)
     if 'A' in picture.mode or 'transparency' in picture.info:
-        picture = picture.convert('RGBA')
-        alpha = numpy.asarray(picture)[..., 3] / numpy.float32(255)
-        ink = numpy.asarray(picture.convert('L'), numpy.float32)
-        # A background with contrast: white behind dark ink, black behind light ink.
-        light = (alpha * (255 - ink)).sum() >= (alpha * ink).sum()
-        return alpha * ink + (1 - alpha) * numpy.float32(255 if light else 0)
+        ink, alpha, ground = _layers(picture.convert('RGBA'))
+        return alpha * ink + (1 - alpha) * numpy.float32(ground)
     return numpy.asarray(picture.convert('L'), numpy.float32)
+
+
+def _layers(picture):
+    """The ink of an RGBA picture, its opacity, and a ground with contrast: black or white."""
+    alpha = numpy.asarray(picture)[..., 3] / numpy.float32(255)
+    ink = numpy.asarray(picture.convert('L'), numpy.float32)
+    dark = (alpha * (255 - ink)).sum() >= (alpha * ink).sum()
+    return ink, alpha, 255 if dark else 0
 
 
 def _resize(a, shape):
@@ -188,7 +204,7 @@ def _is_light_on_dark(grey):
 
 
 def _lines(ink):
-    """The lines printed on the paper: ink that goes on, straight, from the left to the right."""
+    """The lines printed on the paper: ink that runs straight from the left edge to the right."""
     rows, columns = ink.shape
     if min(rows, columns) < 40:
         return numpy.zeros_like(ink)
@@ -263,7 +279,7 @@ class _Part(typing.NamedTuple):
 
 
 def _strokes(ink):
-    """Which pixels are ink: all over Otsu's threshold, if it separates more than noise."""
+    """Which pixels are ink: those above Otsu's threshold, if it separates more than noise."""
     nothing = numpy.zeros(ink.shape, bool)
     if ink.max() < LEAST:
         return nothing
@@ -296,7 +312,7 @@ def _choose(parts, shape):
 
 
 def _group(parts):
-    """Joins parts that overlap from left to right, or nearly so, and are close to each other."""
+    """Joins parts that lie close together and overlap, or nearly, from left to right."""
     tallest = max(part.height for part in parts)
     digits = []
     for part in sorted(parts, key=lambda p: p.low[1]):
@@ -317,7 +333,7 @@ def _group(parts):
 
 
 def _cut(ink, strokes, labels, digit):
-    """The ink of a digit alone, from 0 to 1, cut out with the soft edges of its strokes."""
+    """The ink of one digit, from 0 to 1, cut out with the soft edges of its strokes."""
     own = numpy.isin(labels, digit.labels)
     near = ndimage.binary_dilation(own, numpy.ones((3, 3)), max(1, max(ink.shape) // 150))
     ink = numpy.where(near & (own | ~strokes), ink, 0)
@@ -349,9 +365,9 @@ def place(ink, layout=Layout()):
     small = _resize(ink, size)
     small = numpy.clip(small / small.max(), 0, 1)
     image = numpy.zeros((layout.rows, layout.columns), numpy.uint8)
-    # The middle of MNIST's images is the pixel in row and column 14, counted from 0.
     start = []
     for axis, (n, side) in enumerate(zip(size, image.shape)):
+        # The middle of MNIST's images is the pixel in row and column 14, counted from 0.
         centre = small.sum(axis=1 - axis) @ numpy.arange(n) / small.sum()
         start.append(int(numpy.clip(round(side / 2 - centre), 0, side - n)))
     image[start[0] : start[0] + size[0], start[1] : start[1] + size[1]] = numpy.rint(255 * small)
@@ -382,31 +398,56 @@ def read_digits(path, layout=Layout()):
     return numpy.stack([place(digit, layout) for digit in digits])
 
 
+CELL, EDGE = 240, 8  # width and margin of a picture's cell in a drawing
+
+
 def draw_answers(shown):
     """Draws pictures above what the net saw of them and what it answered.
 
     Args:
-        shown (list): For each picture its path, the images made of it, and the answer in words.
+        shown (list): For each picture its path, the images made of it, and the answer as
+            ``inference.py`` prints it: the classes, a probability for each, and remarks.
 
     Returns:
         ~PIL.Image.Image: The drawing.
     """
-    width, height, edge = 180, 150, 6
-    columns = max(1, min(4, len(shown)))
-    sheet = Image.new('RGB', (columns * width, -(-len(shown) // columns) * 2 * height), 'white')
-    draw = ImageDraw.Draw(sheet)
-    for k, (picture, images, answer) in enumerate(shown):
-        left, top = k % columns * width + edge, k // columns * 2 * height
-        above = Image.fromarray(read_grey(picture).clip(0, 255).astype(numpy.uint8))
-        seen = numpy.pad(numpy.concatenate(images, axis=1), 1, constant_values=128)
-        below = Image.fromarray(seen)
-        factor = min((height - 40) / below.height, (width - 2 * edge) / below.width)
-        below = below.resize(
-            [max(1, int(n * factor)) for n in below.size], Image.Resampling.NEAREST
-        )
-        above.thumbnail((width - 2 * edge, height - 30))
-        draw.text((left, top + 4), os.path.basename(picture)[:28], 'black')
-        sheet.paste(above, (left, top + 20))
-        draw.text((left, top + height), answer[:32], 'black')
-        sheet.paste(below, (left, top + height + 16))
+    cells = [_draw_answer(*one) for one in shown]
+    rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
+    heights = [max(cell.height for cell in row) for row in rows]
+    sheet = Image.new('RGB', (CELL * len(rows[0]), sum(heights)), 'white')
+    for i, cell in enumerate(cells):
+        sheet.paste(cell, (CELL * (i % 4), sum(heights[: i // 4])))
     return sheet
+
+
+def _draw_answer(path, images, answer):
+    """A picture, the classes and remarks, and each image above its probability."""
+    (classes, *words), inner, n = answer.split(), CELL - 2 * EDGE, len(images)
+    large, small = (ImageFont.load_default(size) for size in (22, 13))
+    across = min(n, 4)
+    cell = Image.new('RGB', (CELL, 200 + -(-n // across) * 140), 'white')
+    draw = ImageDraw.Draw(cell)
+    draw.text((EDGE, EDGE), os.path.basename(path), 'dimgray', small)
+    cell.paste(_fit(read_colours(path), inner, 130), (EDGE, 28))
+    draw.text((EDGE, 190), classes, 'black', large, anchor='ls')
+    left = EDGE + draw.textlength(classes, large) + EDGE
+    draw.text((left, 190), ' '.join(words[n:]), 'black', small, anchor='ls')
+    for i, (image, probability) in enumerate(zip(images, words)):
+        seen = _fit(Image.fromarray(image), inner // across - 4, 112)
+        left, top = EDGE + i % across * (inner // across), 200 + i // across * (seen.height + 24)
+        cell.paste(seen, (left, top))
+        below = left + seen.width // 2, top + seen.height + 3
+        draw.text(below, probability, 'black', small, anchor='ma')
+    return cell.crop((0, 0, CELL, top + seen.height + 36))
+
+
+def _fit(picture, width, height):
+    """A picture in a frame; it grows by a whole number, so that its pixels stay squares."""
+    factor = min((width - 2) / picture.width, (height - 2) / picture.height)
+    how, factor = (
+        (Image.Resampling.LANCZOS, factor)
+        if factor < 1
+        else (Image.Resampling.NEAREST, int(factor))
+    )
+    size = [max(1, round(n * factor)) for n in picture.size]
+    return ImageOps.expand(picture.resize(size, how), 1, 'silver')

@@ -14,19 +14,19 @@ AS_THEY_ARE = 64  # pixels of a side up to which pictures of one size are not pr
 def read_data(folder):
     """Reads a data set in MNIST's format (see :func:`data.read_mnist`) or as folders of pictures.
 
-    In ``train`` and ``test`` (or ``training`` and ``testing``), the folder of a class has its
-    number, from 0 on, as its name. Small pictures of one and the same size are taken as they are;
-    otherwise each must show one digit, which is placed as MNIST's are.
+    In ``train`` and ``test`` (or ``training`` and ``testing``), the folders of the classes are
+    named 0, 1 and so on. Small pictures of one size are taken as they are; otherwise each must
+    show one digit, which is placed as in MNIST.
 
     Args:
         folder (str): The folder.
 
     Returns:
-        tuple: Training images, training labels, test images, test labels, as by
-        :func:`data.read_mnist`. Pixels that end below 128 are multiplied to end near 255.
+        tuple: Training images, training labels, test images and test labels, as from
+        :func:`data.read_mnist`. If no pixel exceeds 127, all are scaled up to 255 or nearly so.
 
     Raises:
-        ValueError: If a file or folder is not as it must be; the message names it.
+        ValueError: If a file or folder is invalid; the message names it.
         OSError: If a file cannot be opened.
     """
     if _is_mnist(folder):
@@ -49,7 +49,7 @@ def read_test_data(folder):
 
 
 def _to_full_range(*sets):
-    """Images and labels; images whose white is 1 or 16, say, become as bright as pictures are."""
+    """Scales images whose white is, say, 1 or 16 to the full range of a byte."""
     factor = 255 // max(1, *(int(images.max()) for images in sets[::2]))
     if factor == 1:
         return sets
@@ -61,7 +61,7 @@ def _is_mnist(folder):
 
 
 def _find(folder, names):
-    """The folder of one of these names inside; or a ValueError that says what is there instead."""
+    """Finds the subfolder with one of these names; the ValueError says what is there instead."""
     for name in names:
         inside = os.path.join(folder, name)
         if os.path.isdir(inside):

@@ -6,13 +6,13 @@
 """
 
 import csv
+import functools
 import glob
 import json
 import os
 import sys
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 import numpy
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -22,13 +22,14 @@ from qst import quantize
 COLUMNS = 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy'
 
 
-def ours(net):
-    """Array of shape (seeds, epochs, columns)."""
+def logs(name):
+    """Array of shape (seeds, epochs, columns), and the seconds of each training."""
     runs = []
-    for path in sorted(glob.glob(f'{HERE}/{net}-seed*.json')):
+    for path in sorted(glob.glob(f'{HERE}/{name}-seed*.json')):
         with open(path) as f:
-            runs.append([[row[name] for name in COLUMNS] for row in json.load(f)])
-    return numpy.array(runs)
+            runs.append(json.load(f))
+    values = numpy.array([[[row[column] for column in COLUMNS] for row in run] for run in runs])
+    return values, [run[-1]['elapsed_time'] for run in runs]
 
 
 def original(net):
@@ -36,59 +37,50 @@ def original(net):
         return numpy.array([[float(row[name]) for name in COLUMNS] for row in csv.DictReader(f)])
 
 
-def draw_training(net):
-    figure = Figure(figsize=(9, 3.5), layout='tight')
-    runs, reference = ours(net), original(net)
-    epochs = numpy.arange(1, len(reference) + 1)
-    for axes, name, columns in zip(figure.subplots(1, 2), ('loss', 'accuracy'), ((0, 1), (2, 3))):
-        for column, what, colour in zip(columns, ('training', 'test'), ('tab:blue', 'tab:orange')):
-            axes.plot(epochs, runs[:, :, column].mean(axis=0), color=colour, label=f'ours, {what}')
-            axes.fill_between(
-                epochs,
-                runs[:, :, column].min(axis=0),
-                runs[:, :, column].max(axis=0),
-                color=colour,
-                alpha=0.25,
-                linewidth=0,
-            )
-            axes.plot(epochs, reference[:, column], '--', color=colour, label=f'original, {what}')
-        axes.set(xlabel='epoch', ylabel=name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+def draw(name, columns, height, plot):
+    """Draws axes side by side, which a function fills."""
+    figure = Figure(figsize=(9, height), layout='tight')
+    all_axes = figure.subplots(1, columns, squeeze=False)[0]
+    plot(*all_axes)
+    for axes in all_axes:
         axes.grid(alpha=0.3)
+    figure.savefig(f'{HERE}/{name}.png', dpi=120)
+
+
+def plot_training(net, *all_axes):
+    runs, reference = logs(net)[0], original(net)
+    epochs = numpy.arange(1, len(reference) + 1)
+    colours = 2 * ['tab:blue', 'tab:orange']
+    for column, (what, colour) in enumerate(zip(2 * ['training', 'test'], colours)):
+        axes, run = all_axes[column // 2], runs[:, :, column]
+        axes.plot(epochs, run.mean(axis=0), color=colour, label=f'ours, {what}')
+        axes.fill_between(epochs, run.min(axis=0), run.max(axis=0), color=colour, alpha=0.25, lw=0)
+        axes.plot(epochs, reference[:, column], '--', color=colour, label=f'original, {what}')
+    for axes, name in zip(all_axes, ('loss', 'accuracy')):
+        axes.set(xlabel='epoch', ylabel=name, xticks=[1, 5, 10, 15, 20], xmargin=0.02)
     axes.legend()
-    figure.savefig(f'{HERE}/{net}.png', dpi=120)
 
 
-def draw_quantizer():
-    figure = Figure(figsize=(9, 3), layout='tight')
+def plot_quantizer(*all_axes):
     a = numpy.linspace(-1.5, 1.5, 3001)
-    plots = figure.subplots(1, 4)
-    for axes, bits in zip(plots, (1, 2, 4)):
+    for axes, bits in zip(all_axes, (1, 2, 4)):
         axes.plot(a, quantize(a, bits))
         axes.set(title=f'forward, {bits} bit' + ('s' if bits > 1 else ''), xlabel='a')
-    plots[3].plot(a, (abs(a) <= 1).astype(float), color='tab:orange')
-    plots[3].set(title='backward, any bits', xlabel='a', ylim=(-1.1, 1.1))
-    for axes in plots:
-        axes.grid(alpha=0.3)
-    figure.savefig(f'{HERE}/quantizer.png', dpi=120)
+    all_axes[3].plot(a, (abs(a) <= 1).astype(float), color='tab:orange')
+    all_axes[3].set(title='backward, any bits', xlabel='a', ylim=(-1.1, 1.1))
 
 
 def print_table(net):
-    runs, reference = ours(net), original(net)
+    runs, reference = logs(net)[0], original(net)
     print(f'\n{net}, {len(runs)} seeds')
-    print(
-        '| epoch | training loss | test loss | training accuracy | test accuracy '
-        '| original test accuracy |'
-    )
+    names = 'training loss', 'test loss', 'training accuracy', 'test accuracy'
+    print('| epoch |', *(f'{name} |' for name in (*names, 'original test accuracy')))
     print('|---|---|---|---|---|---|')
     for epoch in 1, 2, 5, 10, 20:
-        cells = [
-            f'{mean:.4f} ± {deviation:.4f}'
-            for mean, deviation in zip(
-                runs[:, epoch - 1].mean(axis=0), runs[:, epoch - 1].std(axis=0, ddof=1)
-            )
-        ]
-        print(f'| {epoch} | ' + ' | '.join(cells) + f' | {reference[epoch - 1, 3]:.4f} |')
+        run = runs[:, epoch - 1]
+        of_columns = zip(run.mean(axis=0), run.std(axis=0, ddof=1))
+        cells = [f'{mean:.4f} ± {deviation:.4f}' for mean, deviation in of_columns]
+        print(f'| {epoch} |', *(f'{cell} |' for cell in cells), f'{reference[epoch - 1, 3]:.4f} |')
     apart = abs(runs.mean(axis=0) - reference)[:, 0]
     print(f'largest difference of the mean training loss from the original: {apart.max():.4f}')
 
@@ -185,64 +177,52 @@ ABLATIONS = {
 }
 
 
-def test_accuracies(name):
-    """Array of shape (seeds, epochs), and the seconds of each run."""
-    rows = []
-    for path in sorted(glob.glob(f'{HERE}/recipe/{name}-seed*.json')):
-        with open(path) as f:
-            rows.append(json.load(f))
-    return (
-        numpy.array([[row['validation/main/accuracy'] for row in run] for run in rows]),
-        [run[-1]['elapsed_time'] for run in rows],
-    )
-
-
-def in_percent(accuracies):
-    last = 100 * accuracies[:, -1]
+def in_percent(runs):
+    last = 100 * runs[:, -1, 3]
     return f'{last.mean():.2f}' + (f' ± {last.std(ddof=1):.2f}' if len(last) > 1 else '')
 
 
 def print_recipe():
-    print(
-        '\n| net | published, % | ours, % | epochs | seeds | min | options |\n'
-        '|---|---|---|---|---|---|---|'
-    )
+    print('\n| net | published, % | ours, % | epochs | seeds | min | options |')
+    print('|---|---|---|---|---|---|---|')
     for name, (net, stated, command) in PEERS.items():
-        accuracies, seconds = test_accuracies(name)
+        runs, seconds = logs(f'recipe/{name}')
         print(
-            f'| {net} | {stated} | **{in_percent(accuracies)}** '
-            f'| {accuracies.shape[1]} | {len(accuracies)} | '
+            f'| {net} | {stated} | **{in_percent(runs)}** | {runs.shape[1]} | {len(runs)} | '
             f'{numpy.mean(seconds) / 60:.0f} | `{command}` |'
         )
     for heading, rows in ABLATIONS.items():
         print(f'\n| {heading} | test accuracy, % | seeds |\n|---|---|---|')
         for name, words in rows.items():
-            accuracies, _ = test_accuracies(name)
-            print(f'| {words} | {in_percent(accuracies)} | {len(accuracies)} |')
+            runs, _ = logs(f'recipe/{name}')
+            print(f'| {words} | {in_percent(runs)} | {len(runs)} |')
 
 
-def draw_recipe():
-    figure = Figure(figsize=(9, 4), layout='tight')
-    axes = figure.subplots()
-    for name, (net, _, _) in PEERS.items():
-        errors = 100 * (1 - test_accuracies(name)[0].mean(axis=0))
-        axes.plot(numpy.arange(1, len(errors) + 1), errors, label=net)
-    errors = 100 * (1 - ours('binary')[:, :, 3].mean(axis=0))
-    axes.plot(numpy.arange(1, len(errors) + 1), errors, label='2 x 1000, 1 bit, the defaults')
-    axes.set(xlabel='epoch', ylabel='test error, %', yscale='log', xscale='log')
-    axes.set_yticks([1, 1.5, 2, 3, 4, 6], ['1', '1.5', '2', '3', '4', '6'], minor=False)
+def plot_recipe(axes):
+    curves = {net: logs(f'recipe/{name}')[0] for name, (net, _, _) in PEERS.items()}
+    curves['2 x 1000, 1 bit, the defaults'] = logs('binary')[0]
+    for net, runs in curves.items():
+        errors = 100 * (1 - runs[:, :, 3].mean(axis=0))
+        (line,) = axes.plot(numpy.arange(1, len(errors) + 1), errors)
+        # The label stands at the end of its line, clear of the others.
+        place, side = ((0, -12), 'right') if net.endswith('defaults') else ((5, 0), 'left')
+        place = (2, 9) if net.startswith('3 x 256') else place
+        end, style = (len(errors), errors[-1]), {'color': line.get_color(), 'ha': side}
+        axes.annotate(net, end, place, textcoords='offset points', va='center', **style)
+    axes.set(xlabel='epoch', ylabel='test error, %', yscale='log', xscale='log', xlim=(0.95, 1800))
     axes.minorticks_off()
-    epochs = 1, 2, 5, 10, 20, 50, 100, 200
-    axes.set_xticks(epochs, [str(n) for n in epochs])
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(f'{HERE}/recipe.png', dpi=120)
+    axes.spines[['top', 'right']].set_visible(False)
+    for set_ticks, ticks in (
+        (axes.set_xticks, (1, 2, 5, 10, 20, 50, 100, 200)),
+        (axes.set_yticks, (1, 1.5, 2, 3, 4, 6)),
+    ):
+        set_ticks(ticks, [str(n) for n in ticks])
 
 
 if __name__ == '__main__':
-    draw_quantizer()
-    for kind in 'binary', 'quantized':
-        draw_training(kind)
-        print_table(kind)
-    draw_recipe()
+    draw('quantizer', 4, 3, plot_quantizer)
+    for net in 'binary', 'quantized':
+        draw(net, 2, 3.5, functools.partial(plot_training, net))
+        print_table(net)
+    draw('recipe', 1, 4, plot_recipe)
     print_recipe()

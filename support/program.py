@@ -6,6 +6,7 @@ import io
 import math
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -59,6 +60,22 @@ def path(text):
 def quote(text):
     """A word of a command that the user may type."""
     return subprocess.list2cmdline([text]) if os.name == 'nt' else shlex.quote(text)
+
+
+def command(name):
+    """How the user may run another program of this folder: as this one, if that works here.
+
+    ``./`` takes the first ``python3``, which is ours if the environment is active; Windows lacks
+    it.
+    """
+    script = os.path.join(os.path.dirname(sys.argv[0]), name)
+
+    def is_ours(python):
+        return os.path.dirname(shutil.which(python) or '') == os.path.dirname(sys.executable)
+
+    if os.name != 'nt' and script != name and is_ours('python3'):
+        return quote(script)
+    return f'{"python" if is_ours("python") else quote(sys.executable)} {quote(script)}'
 
 
 def get_device(gpu):

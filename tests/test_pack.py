@@ -57,9 +57,9 @@ def test_the_ending_chooses_the_format(models, tmp_path, model, name, beginning,
 def test_the_command_to_use_it(models, tmp_path):
     for name in 'my net.packed', '-net.packed':
         result = run(f'{ROOT}/pack.py', models / 'mlp.model', '--', name, cwd=tmp_path)
-        command = result.stdout.split('to use it: ./')[1].split(' [PICTURE')[0]
-        script, path = shlex.split(command)
-        result = run(f'{ROOT}/{script}', path, '--data', tmp_path, cwd=tmp_path)
+        command = result.stdout.split('to use it: ')[1].split(' [PICTURE')[0]
+        *_, script, path = shlex.split(command)
+        result = run(script, path, '--data', tmp_path, cwd=tmp_path)
         assert 'net 784-20-20-10' in result.stdout  # it was read
 
 

@@ -62,8 +62,12 @@ def test_a_command_prints_what_is_shown(command, shown, folder):
     if 'net.onnx' in words:
         pytest.importorskip('onnx', reason='onnx is not installed')
     result = subprocess.run(
-        [sys.executable, os.path.join(ROOT, program), *words],
+        [sys.executable, os.path.join(ROOT, os.path.basename(program)), *words],
         cwd=folder,
+        env={
+            **os.environ,
+            'PATH': os.path.dirname(sys.executable) + os.pathsep + os.environ['PATH'],
+        },
         capture_output=True,
         text=True,
     )
@@ -72,7 +76,7 @@ def test_a_command_prints_what_is_shown(command, shown, folder):
         # Lines with a number sign tell of this computer.
         shown, printed = (
             [line for line in lines if line[0] != '#']
-            for lines in (shown, result.stdout.splitlines())
+            for lines in (shown, result.stdout.replace(ROOT, '.').splitlines())
         )
         assert len(shown) == len(printed)
         for pair in zip(shown, printed):

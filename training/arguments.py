@@ -65,7 +65,8 @@ def make_parser():
     add('--unit', '-u', **many, default=1000, help='units of a hidden layer')
     add('--layer', '-l', type=number(1, 1000), metavar='N', default=2, help='hidden layers')
     add('--seed', **seed, help='seed of the initial weights, the order of the images and dropout')
-    add('--data', **folder, default=MNIST, help='folder with a data set (default: MNIST)')
+    data = 'folder with a data set: IDX files, or pictures by class (default: MNIST)'
+    add('--data', **folder, default=MNIST, help=data)
     add('--transposed', **flag, help="the images are transposed, as EMNIST's are")
     add('--out', '-o', **folder, default='result', help='folder for the results')
     add('--initmodel', '-m', **file, help='saved model whose parameters to start from')

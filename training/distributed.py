@@ -181,8 +181,8 @@ class MultiNodeBatchNormalization(L.BatchNormalization):
     """Batch normalization with the statistics of the minibatch of all processes."""
 
     def forward(self, x):
-        if not chainer.config.train:
-            return super().forward(x)
+        if not chainer.config.train or chainer.config.keep_graph_on_report:
+            return super().forward(x)  # the first process alone evaluates and draws the graph
         function = batch_normalization.BatchNormalization(
             self.eps, impl_selector=lambda *_: _WholeMinibatch(self.communicator)
         )

@@ -3,26 +3,26 @@
 import copy
 import json
 import logging
+import math
 import os
+import re
 import sys
 import time
+import types
 
 from chainer_compat import chainer
 from chainer import computational_graph
 from chainer.backends import cuda
-import chainer.links as L
 from chainer.training import extensions
 import numpy
 
 from support.files import replacing_if_free
+from support.models import describe_net
 
 # The columns of the table, and of each row of the log.
 COLUMNS = [
     'epoch',
-    'main/loss',
-    'validation/main/loss',
-    'main/accuracy',
-    'validation/main/accuracy',
+    *('main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy'),
     'elapsed_time',
 ]
 
@@ -67,20 +67,18 @@ class FailOnNonFinite(chainer.training.Extension):
     """
 
     priority = chainer.training.PRIORITY_EDITOR + 1  # before every other extension but Graph
-    sums, count = None, 0
+    sums = None
 
     def __call__(self, trainer):
         updater, observation = trainer.updater, trainer.observation
-        loss = chainer.as_array(observation['main/loss'])
-        on_cpu = isinstance(loss, (numpy.ndarray, numpy.generic))
-        if not on_cpu:
-            loss = self.mean_of_epoch(updater, observation)
+        loss, when = chainer.as_array(observation['main/loss']), 'at'
+        if cuda.get_array_module(loss) is not numpy:
+            loss, when = self.mean_of_epoch(updater, observation), 'by'
         if loss is not None and not numpy.isfinite(float(loss)):
-            epoch = updater.epoch if updater.is_new_epoch else updater.epoch + 1
+            epoch = updater.epoch + (not updater.is_new_epoch)
             raise FloatingPointError(
-                f'the loss became {float(loss)} in epoch {epoch}, '
-                + ('at' if on_cpu else 'by')
-                + f' iteration {updater.iteration}'
+                f'the loss became {float(loss)} in epoch {epoch}, {when} iteration '
+                f'{updater.iteration}'
             )
 
     def mean_of_epoch(self, updater, observation):
@@ -90,7 +88,7 @@ class FailOnNonFinite(chainer.training.Extension):
             float: The mean loss at the end of an epoch, otherwise None.
         """
         if self.sums is None:
-            self.sums = cuda.cupy.zeros(2, numpy.float64)
+            self.sums, self.count = cuda.cupy.zeros(2, numpy.float64), 0
         names = 'main/loss', 'main/accuracy'
         values = [chainer.as_array(observation.pop(name)) for name in names]
         cuda.elementwise(
@@ -104,34 +102,23 @@ class FailOnNonFinite(chainer.training.Extension):
             return None
         means = (self.sums.get() / self.count).tolist()
         observation.update(zip(names, means))
-        self.sums.fill(0)
-        self.count = 0
+        self.sums = None
         return means[0]
 
 
-class _WithoutTerminalControl:
-    """Standard output without the control sequences that Chainer's PrintReport writes."""
-
-    def write(self, text):
-        if text != '\033[J':
-            sys.stdout.write(text)
-
-    def flush(self):
-        sys.stdout.flush()
-
-
-class PrintReport(extensions.PrintReport):
+def print_report():
     """Chainer's PrintReport, in plain text where standard output is not a terminal."""
 
-    def __init__(self):
-        out = sys.stdout if sys.stdout.isatty() else _WithoutTerminalControl()
-        super().__init__(COLUMNS, out=out)
+    def write(text):
+        print(text if sys.stdout.isatty() else text.replace('\033[J', ''), end='', flush=True)
+
+    return extensions.PrintReport(COLUMNS, out=types.SimpleNamespace(write=write))
 
 
 class Graph(chainer.training.Extension):
     """Trainer extension that writes the computational graph of the first loss to ``cg.dot``.
 
-    The links compute the loss of a graph, by BLAS, whose last bits depend on the number of
+    The links compute the loss of a graph, with BLAS, whose last bits depend on the number of
     threads. So it is computed apart from the training, by a copy of the model.
     """
 
@@ -142,9 +129,6 @@ class Graph(chainer.training.Extension):
         if updater.iteration:
             return  # a resumed training
         model = updater.get_optimizer('main').target.copy(mode='copy')
-        for link in model.links():
-            if isinstance(link, L.BatchNormalization):  # without the other processes
-                link.__class__ = L.BatchNormalization
         with chainer.using_config('keep_graph_on_report', True):
             loss = model(*next(copy.copy(updater.get_iterator('main'))))
         graph = computational_graph.build_computational_graph([loss])
@@ -167,14 +151,17 @@ class Report(chainer.training.Extension):
 
     Args:
         net (~net.MLP): The net.
+        images (str): Which images it is evaluated on: ``test`` or ``held-out``.
     """
 
     trigger = 1, 'epoch'
     priority = chainer.training.PRIORITY_READER - 1  # after LogReport
     bins = 101
 
-    def __init__(self, net):
-        links = net.namedlinks()
+    def __init__(self, net, images='test'):
+        # Of many hidden layers, the first and the last.
+        self.net = re.sub(r'(-\d+)\1{3,}(?=-)', r'\1-…\1', describe_net(net))[len('a ') :]
+        self.images, links = images, net.namedlinks()
         self.layers = {name: l.W for name, l in links if isinstance(l, chainer.links.Linear)}
         self.counts = []  # [epoch][layer][bin], in percent of the layer's weights
 
@@ -197,57 +184,85 @@ class Report(chainer.training.Extension):
         if time.monotonic() - self.drawn > 30:
             self.draw(trainer)
 
-    def draw(self, trainer):
-        """Draws the three pictures, if Matplotlib can be imported."""
+    def draw(self, trainer, accuracy=None):
+        """Draws the three pictures, if Matplotlib can be imported.
+
+        Args:
+            trainer (~chainer.training.Trainer): The trainer.
+            accuracy (float): Of the finished net, on the test images.
+        """
         if why_no_pictures():
             return
         log = trainer.get_extension('LogReport').log
+        title = self.title([row['validation/main/accuracy'] for row in log], accuracy)
         for name, figure in (
-            ('loss', self.curves(log, 'loss')),
-            ('accuracy', self.curves(log, 'accuracy')),
-            ('weights', self.weights()),
+            ('loss', self.curves(title, log, 'loss')),
+            ('accuracy', self.curves(title, log, 'accuracy')),
+            ('weights', self.weights(title)),
         ):
             with replacing_if_free(os.path.join(trainer.out, f'{name}.png')) as f:
-                figure.savefig(f, format='png')
+                figure.savefig(f, format='png', dpi=150)
         self.drawn = time.monotonic()
 
-    def curves(self, log, name):
-        from matplotlib.figure import Figure  # imported late: it takes half a second
-        from matplotlib.ticker import MaxNLocator
+    def title(self, accuracies, accuracy):
+        """The net and its accuracy, in two lines."""
+        epoch, images = len(accuracies), self.images
+        if accuracy is None:
+            accuracy = accuracies[-1]
+        elif images != 'test':
+            epoch, images = 1 + numpy.argmax(accuracies), 'test'
+        return f'{self.net}\n{images} accuracy {100 * accuracy:.2f} % after epoch {epoch}'
 
-        figure = Figure(figsize=(6, 4))
-        axes = figure.add_subplot(xlabel='epoch', ylabel=name)
-        for key, label in (f'main/{name}', 'training'), (f'validation/main/{name}', 'test'):
-            axes.plot([row['epoch'] for row in log], [row[key] for row in log], '.-', label=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    def curves(self, title, log, name):
+        from matplotlib.figure import Figure  # imported late: it takes half a second
+
+        axes = Figure(figsize=(6, 4)).add_axes((0.12, 0.12, 0.85, 0.76))
+        axes.set_title(title, loc='left', fontsize='medium')
+        for key, label in (f'main/{name}', 'training'), (f'validation/main/{name}', self.images):
+            style = {'marker': '.' if len(log) <= 50 else '', 'clip_on': False, 'label': label}
+            axes.plot([row['epoch'] for row in log], [row[key] for row in log], **style)
+        axes.set(xlabel='epoch', xticks=_ticks(1, len(log), 8), xmargin=0.02, ylabel=name)
+        if name == 'accuracy':
+            axes.set_ylim(top=min(1, axes.get_ylim()[1]))
         axes.grid(alpha=0.3)
         axes.legend()
-        return figure
+        return axes.figure
 
-    def weights(self):
+    def weights(self, title):
         from matplotlib.colors import LogNorm
         from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
 
-        n = len(self.layers)
-        figure = Figure(figsize=(min(2.5 * n + 1, 50), 4))
-        all_axes = figure.subplots(1, n, sharey=True, squeeze=False)[0]
-        figure.suptitle(
-            'share of the weights: 100 % yellow, 0.01 % dark (log scale)', fontsize='medium'
+        n, epochs = len(self.layers), len(self.counts)
+        columns = max(min(n, 6), math.ceil(math.sqrt(n)))
+        rows = math.ceil(n / columns)
+        width, height = min(2 * columns + 1.7, 50), min(2.6 * rows + 1, 50)  # inches
+        left, right, bottom, top = 0.7 / width, 1 - 1.1 / width, 0.5 / height, 1 - 0.8 / height
+        figure = Figure(figsize=(width, height))
+        figure.suptitle(title, x=0.1 / width, y=1 - 0.1 / height, ha='left', fontsize='medium')
+        figure.supxlabel('epoch', y=0.1 / height, fontsize='medium')
+        figure.supylabel('real-valued weight', x=0.1 / width, fontsize='medium')
+        figure.subplots_adjust(left, bottom, right, top, wspace=0.2, hspace=0.35)
+        edges = numpy.arange(epochs + 1) - 0.5, numpy.linspace(-1, 1, self.bins + 1)
+        shares, norm = (
+            dict(zip(self.layers, numpy.swapaxes(self.counts, 0, 1))),
+            LogNorm(0.01, 100),
         )
-        all_axes[0].set(ylabel='real-valued weight', yticks=[-1, -0.5, 0, 0.5, 1])
-        for axes, layer, percent in zip(all_axes, self.layers, numpy.swapaxes(self.counts, 0, 1)):
-            axes.imshow(
-                percent.T,
-                aspect='auto',
-                origin='lower',
-                norm=LogNorm(0.01, 100),
-                extent=(-0.5, len(percent) - 0.5, -1, 1),
-            )
-            axes.set(title=layer.strip('/'), xlabel='epoch')
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # few: it is narrow
-        figure.subplots_adjust(top=0.85, bottom=0.15, wspace=0.1)
+        for i, name in enumerate(sorted(shares, key=lambda name: int(name[2:]))):
+            axes = figure.add_subplot(rows, columns, i + 1, xticks=_ticks(0, epochs - 1, 4))
+            mesh = axes.pcolormesh(*edges, shares[name].T, cmap='YlGnBu', norm=norm)
+            axes.set(title=name[1:], yticks=[] if i % columns else [-1, 0, 1])
+        bar = figure.add_axes((right + 0.1 / width, bottom, 0.15 / width, top - bottom))
+        figure.colorbar(mesh, bar, format='{x:g} %', label="share of the layer's weights")
         return figure
 
     def serialize(self, serializer):
         self.counts = json.loads(serializer('counts', json.dumps(self.counts)))
+
+
+def _ticks(first, last, most):
+    """Ticks for the epochs: whole numbers, the first and the last among them."""
+    from matplotlib.ticker import MaxNLocator
+
+    between = MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]).tick_values(first, last)
+    room = (last - first) / most / 2
+    return sorted({first, last, *(int(t) for t in between if first + room < t < last - room)})

@@ -273,12 +273,13 @@ def test_the_program(tmp_path):
     before, after = model.stat().st_size, packed.stat().st_size
     packed_net = PackedNet(read_npz(str(packed)))
     assert packed_net.title == 'a packed binary net 784-100-100-10'
-    assert result.stdout.splitlines() == [
+    *lines, hint = result.stdout.splitlines()
+    assert hint.startswith('to use it: ') and hint.endswith(f'inference.py {packed} [PICTURE ...]')
+    assert lines == [
         'a binary net 784-100-100-10',
         *summary(packed_net).splitlines(),
         f'{model}: {before:,} bytes',
         f'{packed}: {after:,} bytes, {before / after:.1f} times smaller',
-        f'to use it: ./inference.py {packed} [PICTURE ...]',
     ]
 
     net.bn1.gamma.array[:] = numpy.nan

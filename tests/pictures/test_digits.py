@@ -1,16 +1,24 @@
 """Pictures of all kinds become images like those of MNIST."""
 
+import itertools
 import os
 import tracemalloc
 
 import numpy
-from PIL import Image
+from PIL import Image, ImageDraw
 import pytest
 
 from benchmarks import pictures
 
 from pictures.layout import Layout
-from pictures.digits import draw_answers, find_pictures, read_digits, read_grey, read_small
+from pictures.digits import (
+    draw_answers,
+    find_pictures,
+    read_colours,
+    read_digits,
+    read_grey,
+    read_small,
+)
 from deploy.packed import PackedMLP, PackedNet
 from helpers import ROOT
 from support.files import read_npz
@@ -264,10 +272,35 @@ def test_a_huge_photo(mnist, tmp_path):
     assert numpy.corrcoef(image.ravel(), mnist[2][0].ravel())[0, 1] > 0.8
 
 
-def test_the_answers_are_drawn(mnist, tmp_path):
-    paths = []
-    for i in range(8):
-        paths.append(str(tmp_path / f'{i}.png'))
-        Image.fromarray(mnist[2][i]).save(paths[-1])
-    sheet = draw_answers([(path, read_digits(path), '7  0.9') for path in paths])
-    assert sheet.size == (4 * 180, 2 * 300)
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_kind_is_shown_as_it_is_read(digit, tmp_path, kind):
+    path = str(tmp_path / kind)
+    KINDS[kind](digit, path)
+    shown = numpy.asarray(read_colours(path).convert('L'), float)
+    numpy.testing.assert_allclose(shown, read_grey(path), atol=8)
+
+
+def test_the_answers_are_drawn(mnist, tmp_path, monkeypatch):
+    """The picture in its colours, and under each digit its probability, clear of the next."""
+    written = []
+
+    def text(draw, at, words, fill, font, anchor='la'):
+        written.append((words, draw.textbbox(at, words, font, anchor)))
+        write(draw, at, words, fill, font, anchor)
+
+    write = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(ImageDraw.ImageDraw, 'text', text)
+    path, images = str(tmp_path / 'row.png'), mnist[2][:6]
+    ink = numpy.concatenate([255 - images[i] // 2 for i in range(6)], axis=1)
+    Image.merge('RGB', [Image.fromarray(a) for a in (ink, ink, 0 * ink + 255)]).save(path)
+    probabilities = [f'0.{i}00' for i in range(6)]
+    answer = f'720414  {" ".join(probabilities)} (unsure, 7 or 1)'
+    sheet = draw_answers([(path, images, answer)] * 5)
+    assert [words for words, _ in written] == 5 * [
+        *('row.png', '720414', '(unsure, 7 or 1)', *probabilities)
+    ]
+    boxes = [box for _, box in written[:9]]
+    assert all(0 <= left and right <= sheet.width / 4 for left, _, right, _ in boxes)
+    for a, b in itertools.combinations(boxes, 2):
+        assert min(a[3], b[3]) <= max(a[1], b[1]) or min(a[2], b[2]) + 4 <= max(a[0], b[0])
+    assert (128, 128, 255) in [colour for _, colour in sheet.getcolors(10**6)]

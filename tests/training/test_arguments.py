@@ -74,7 +74,7 @@ def test_help_shows_the_defaults_and_no_path_of_the_machine(capsys, monkeypatch)
     text = capsys.readouterr().out
     for words in (
         'kind of net (default: binary)',
-        'a data set (default: MNIST)',
+        'a data set: IDX files, or pictures by class (default: MNIST)',
         'dropout (default: 0)',
     ):
         assert words in text
