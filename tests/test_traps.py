@@ -103,7 +103,7 @@ def test_a_drive_that_cannot_sync_folders(tmp_path, monkeypatch):
         fsync(f)
 
     monkeypatch.setattr(os, 'fsync', fsync_files)
-    files.save_arrays(str(tmp_path / 'file'), {'a': numpy.zeros(3)})
+    files.save_npz(str(tmp_path / 'file'), {'a': numpy.zeros(3)})
     assert (tmp_path / 'file').exists()
 
 

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import re
+import shutil
 
-from support.files import check_output, patiently, remove_if_free, sync_folder
+from support.files import check_output, patiently, sync_folder, unless_busy
 
 # What a run leaves besides snapshots. All but the graph is written after the first snapshot.
 GRAPH = 'cg.dot'
@@ -31,9 +32,11 @@ def epoch_of(name):
 
 
 def files_of_run(folder):
-    """Names of all files that a run left in a folder, the newest snapshot first."""
+    """Names of all files that a run left in a folder, the oldest snapshot first."""
+    if not os.path.isdir(folder):
+        return []
     names = os.listdir(folder)
-    return [*snapshots(folder), *(name for name in FILES if name in names)]
+    return [*reversed(snapshots(folder)), *(name for name in FILES if name in names)]
 
 
 def files_of_worth(folder):
@@ -48,37 +51,17 @@ def files_of_worth(folder):
 def set_aside(folder):
     """Moves all files of a run into a subfolder, so that the folder holds no run.
 
-    Until all are moved, the subfolder has a name of its own, by which
-    :func:`complete_setting_aside` recognizes an interruption.
+    The snapshots go first, so an interruption leaves nothing that a run would be resumed from.
     """
-    part = _part(folder)
-    if not os.path.isdir(part) or os.path.islink(part):
-        os.mkdir(part)
+    os.makedirs(aside(folder), exist_ok=True)
     for name in files_of_run(folder):
-        patiently(os.replace, os.path.join(folder, name), os.path.join(part, name))
-    sync_folder(part)
-    remove_set_aside(folder)  # it was replaced by the run that takes its place now
-    patiently(os.rename, part, aside(folder))
+        patiently(os.rename, os.path.join(folder, name), os.path.join(aside(folder), name))
+    sync_folder(aside(folder))
     sync_folder(folder)
-
-
-def complete_setting_aside(folder):
-    """Moves the rest of a run if :func:`set_aside` was interrupted."""
-    if os.path.lexists(_part(folder)):
-        set_aside(folder)
-
-
-def _part(folder):
-    return aside(folder) + '.part'
-
-
-def files_set_aside(folder):
-    """Paths of the files of the run that was set aside in a folder."""
-    path = aside(folder)
-    return [os.path.join(path, name) for name in os.listdir(path)] if os.path.isdir(path) else []
 
 
 def remove_set_aside(folder):
     """Removes the run that was set aside, once it is replaced."""
     if os.path.isdir(aside(folder)):
-        remove_if_free(aside(folder))
+        with unless_busy(aside(folder)):
+            patiently(shutil.rmtree, aside(folder))

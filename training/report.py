@@ -10,7 +10,6 @@ import time
 from chainer_compat import chainer
 from chainer import computational_graph
 from chainer.backends import cuda
-import chainer.links as L
 from chainer.training import extensions
 import numpy
 
@@ -142,9 +141,6 @@ class Graph(chainer.training.Extension):
         if updater.iteration:
             return  # a resumed training
         model = updater.get_optimizer('main').target.copy(mode='copy')
-        for link in model.links():
-            if isinstance(link, L.BatchNormalization):  # without the other processes
-                link.__class__ = L.BatchNormalization
         with chainer.using_config('keep_graph_on_report', True):
             loss = model(*next(copy.copy(updater.get_iterator('main'))))
         graph = computational_graph.build_computational_graph([loss])
