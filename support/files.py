@@ -42,13 +42,15 @@ def patiently(change, *paths):
 
 
 def check_output(path, mark):
-    """Refuses to replace a regular file that is no earlier output of the same kind.
+    """Refuses a name in no folder, or of a regular file that is no earlier output of its kind.
 
     Every output of a kind has the same bytes, its mark, among its first 256.
     """
     if not os.path.basename(path).strip('.'):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     target = os.path.realpath(path)
+    if not os.path.isdir(os.path.dirname(target)):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if os.path.isfile(target):
         with open(target, 'rb') as f:
             if mark not in f.read(256):
@@ -89,7 +91,9 @@ def replacing(path, mark=None):
             return
         folder, name = os.path.split(target)
         new = os.path.join(folder, f'.{name}.new')
-        with _create(new) as f:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(new)  # not emptied: it may be a link
+        with open(new, 'xb') as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -107,15 +111,6 @@ def replacing(path, mark=None):
         if isinstance(e, OSError):
             raise OSError(e.errno, e.strerror, path) from e
         raise
-
-
-def _create(path):
-    """Opens a new file. What has its name is removed, not emptied: it may be a link."""
-    try:
-        return open(path, 'xb')
-    except FileExistsError:
-        os.remove(path)
-        return open(path, 'xb')
 
 
 @contextlib.contextmanager

@@ -95,15 +95,6 @@ def report_problem(problem):
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
 
 
-def _prepare_output():
-    """Makes standard output take every character, and whatever is printed if it is closed."""
-    for name in 'stdout', 'stderr':
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, 'w'))
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has another kind
-        sys.stdout.reconfigure(errors='backslashreplace')
-
-
 @contextlib.contextmanager
 def errors_as_one_line(
     errors=(OSError, ValueError, MemoryError),
@@ -112,14 +103,19 @@ def errors_as_one_line(
 ):
     """Ends the program with one line on standard error if the block raises one of the errors.
 
-    All that a program does is in such a block. Warnings of libraries are not shown.
+    All that a program does is in such a block. Warnings of libraries are not shown. Standard
+    output takes every character, and whatever is printed if it is closed.
 
     Args:
         errors (tuple): Exceptions that mean bad input or a failing system, not a mistake of ours.
         status (int): Exit status for them.
         interrupted (callable): Returns the line for Ctrl-C, whose exit status is 130.
     """
-    _prepare_output()
+    for name in 'stdout', 'stderr':
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'w'))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has another kind
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:

@@ -1,16 +1,14 @@
 """The folder of a run: what a run leaves in it, and how one run replaces another."""
 
-import contextlib
 import os
 import re
 import shutil
 
-from support.files import check_output, patiently, sync_folder, unless_busy
+from support.files import patiently, sync_folder, unless_busy
 
-# What a run leaves besides snapshots. All but the graph is written after the first snapshot.
-GRAPH = 'cg.dot'
+# What a run leaves besides snapshots. All is written after the first snapshot.
 PICTURES = 'loss.png', 'accuracy.png', 'weights.png'
-FILES = 'mlp.model', 'mlp.state', 'best.model', 'log', *PICTURES, GRAPH
+FILES = 'mlp.model', 'mlp.state', 'best.model', 'log', *PICTURES, 'cg.dot'
 
 
 def aside(folder):
@@ -18,11 +16,14 @@ def aside(folder):
     return os.path.join(folder, '.overwritten')
 
 
+def _names(folder):
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
+
+
 def snapshots(folder):
     """Names of the snapshots in a folder, the newest first."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
-    return sorted(filter(epoch_of, names), key=epoch_of, reverse=True)
+    return sorted(filter(epoch_of, _names(folder)), key=epoch_of, reverse=True)
 
 
 def epoch_of(name):
@@ -32,26 +33,17 @@ def epoch_of(name):
 
 
 def files_of_run(folder):
-    """Names of all files that a run left in a folder, the oldest snapshot first."""
+    """Names of all files that a run left in a folder, or [] if there is no such folder."""
     if not os.path.isdir(folder):
         return []
-    names = os.listdir(folder)
+    names = _names(folder)
     return [*reversed(snapshots(folder)), *(name for name in FILES if name in names)]
-
-
-def files_of_worth(folder):
-    """The same without the graph, which a run writes at once, unless it is somebody else's."""
-    names = files_of_run(folder)
-    with contextlib.suppress(ValueError):
-        check_output(os.path.join(folder, GRAPH), b'digraph graphname{')
-        names = [name for name in names if name != GRAPH]
-    return names
 
 
 def set_aside(folder):
     """Moves all files of a run into a subfolder, so that the folder holds no run.
 
-    The snapshots go first, so an interruption leaves nothing that a run would be resumed from.
+    The snapshots go first, the oldest of them before: an interruption leaves no older one.
     """
     os.makedirs(aside(folder), exist_ok=True)
     for name in files_of_run(folder):

@@ -164,34 +164,27 @@ def _make_room(args):
     """Refuses to replace an earlier training, or sets it aside with ``--overwrite``."""
     out, aside = args.out, folder.aside(args.out)
     names, names_aside = folder.files_of_run(out), folder.files_of_run(aside)
-    names_worth = folder.files_of_worth(out)
-    for name in names:
-        if os.path.isdir(os.path.join(out, name)):
-            raise ValueError(
-                f'{out}: {name} is a folder, not a file of a training; choose another folder with '
-                '--out'
-            )
-    if not args.overwrite and names_aside:
+    if names_aside and not args.overwrite:
         raise ValueError(
             f'{out}: --overwrite was interrupted before the first snapshot; to keep the earlier '
             f'training, move its files back from {aside}, or give --overwrite again'
         )
-    if not args.overwrite and names_worth:
+    if names and not args.overwrite:
         continuing = 'continue it with --resume, ' if folder.snapshots(out) else ''
         raise ValueError(
-            f'{out}: holds an earlier training ({", ".join(names_worth)}), which this one would '
+            f'{out}: holds an earlier training ({", ".join(names)}), which this one would '
             f'overwrite; {continuing}choose another folder with --out, or give --overwrite'
         )
-    paths = [*(os.path.join(out, name) for name in names)]
-    paths += [os.path.join(aside, name) for name in names_aside]
-    if args.initmodel and any(_same(args.initmodel, path) for path in paths):
+    replaced = [*(os.path.join(out, name) for name in names)]
+    replaced += [os.path.join(aside, name) for name in names_aside]
+    if args.initmodel and any(_same(args.initmodel, path) for path in replaced):
         raise ValueError(
             f'--initmodel {args.initmodel}: belongs to the training that --overwrite would '
             'replace; choose another folder with --out'
         )
-    if names_worth:
-        if set(names).intersection(names_aside):
-            raise ValueError(f'{aside}: holds another training; move it elsewhere, or delete it')
+    if set(names).intersection(names_aside):
+        raise ValueError(f'{aside}: holds another training; move it elsewhere, or delete it')
+    if names:
         folder.set_aside(out)
         print(f'# until the first snapshot, the earlier training is in {aside}')
 
@@ -268,21 +261,18 @@ def resume_newest(trainer):
             past its end.
         OSError: If one cannot be read.
     """
-    problems = []
     for name in folder.snapshots(trainer.out):
         path = os.path.join(trainer.out, name)
         try:
             arrays = resume(path, trainer)
         except BadFile as e:
-            problems.append(str(e))
-            continue
-        for problem in problems:
-            print(f'{problem}; trying an older one')
-        print(f'resume from {path}')
-        return arrays
+            print(f'{e}; it is passed over')
+        else:
+            print(f'resume from {path}')
+            return arrays
     raise ValueError(
-        f'{"; ".join(problems)}; to give up this training and start anew, give --overwrite '
-        'without --resume'
+        f'{path}: damaged, as are all snapshots in {trainer.out}; to give up this training and '
+        'start anew, give --overwrite without --resume'
     )
 
 
