@@ -89,7 +89,7 @@ def build(args):
     if sys.stdout.isatty() and not args.quiet:
         # A plain function as trigger has no state, so snapshots are the same without the bar.
         trainer.extend(extensions.ProgressBar(update_interval=10), trigger=lambda trainer: True)
-    trainer.extend(Snapshot(identity(args, train_images, train_labels, net), args.overwrite))
+    trainer.extend(Snapshot(identity(args, train_images, train_labels), args.overwrite))
     return trainer
 
 

@@ -9,8 +9,16 @@ import zlib
 from chainer_compat import chainer
 import numpy
 
-from support.files import BadFile, arrays_of, lock, naming, patiently, read_npz, restore
-from support.files import save_npz, unless_busy
+from support.files import (
+    BadFile,
+    lock,
+    naming,
+    patiently,
+    read_npz,
+    restore,
+    save_npz,
+    unless_busy,
+)
 from support.models import describe_net
 from support.program import quote
 from training import folder
@@ -25,13 +33,12 @@ NOT_COMPARED = {
 }
 
 
-def identity(args, train_images, train_labels, net):
+def identity(args, train_images, train_labels):
     """The options and data that identify a training: only the same one may resume it.
 
     Args:
         args (argparse.Namespace): The options.
         train_images, train_labels (array): The training set.
-        net (~net.MLP): The net before the training.
 
     Returns:
         dict: Values by option.
@@ -40,9 +47,8 @@ def identity(args, train_images, train_labels, net):
     if args.final_alpha is not None:
         run['--epoch'] = args.epoch  # the decay depends on it
     if args.initmodel:
-        arrays = sorted(arrays_of(net).items())
-        content = b''.join(array.tobytes() for _, array in arrays)
-        run['--initmodel with check sum'] = zlib.crc32(content)
+        with open(args.initmodel, 'rb') as f:
+            run['--initmodel with check sum'] = zlib.crc32(f.read())
     run['--data with check sum'] = zlib.crc32(train_labels, zlib.crc32(train_images))
     return run
 
@@ -142,7 +148,7 @@ def claim(args, trainer):
         held.enter_context(lock(out))
         newest = folder.snapshots(out)[:1]
         if newest and args.resume == 'auto':
-            arrays = resume_newest(trainer)
+            arrays = _resume_newest(trainer)
         elif not (newest and file and _same(file, os.path.join(out, newest[0]))):
             _make_room(args)
             if file:
@@ -227,39 +233,26 @@ def resume(path, trainer):
 
 
 def _check(trainer, arrays):
-    """Raises a ValueError unless what Chainer restores without a check is as after an epoch."""
+    """Raises an error unless what Chainer restores without a check is as after an epoch."""
     iterator, report = trainer.updater.get_iterator('main'), trainer.get_extension('Report')
     for name, array in arrays.items():
         if name.startswith('updater/') and name.endswith(('/t', '/iteration')):
             if array != iterator.iteration:
                 raise ValueError(name)
-    log = trainer.get_extension('LogReport').log
-    for name, table, shape in (
-        ('log', [[row[key] for key in COLUMNS] for row in log], (iterator.epoch, len(COLUMNS))),
-        ('counts', report.counts, (iterator.epoch + 1, len(report.layers), report.bins)),
-    ):
-        table = numpy.array(table)  # of objects, if a number is too large for NumPy
-        if table.shape != shape or table.dtype.kind != 'f':
-            raise ValueError(name)
-    if [row['epoch'] for row in log] != list(range(1, iterator.epoch + 1)):
+    rows = trainer.get_extension('LogReport').log
+    # Of objects if a number is too large for NumPy, and thus for all
+    table, counts = numpy.array([[row[key] for key in COLUMNS] for row in rows]), report.counts
+    if table.dtype.kind != 'f' or table[:, 0].tolist() != list(range(1, iterator.epoch + 1)):
         raise ValueError('log')
+    shape = iterator.epoch + 1, len(report.layers), report.bins
+    if numpy.array(counts).dtype.kind != 'f' or numpy.shape(counts) != shape:
+        raise ValueError('counts')
 
 
-def resume_newest(trainer):
+def _resume_newest(trainer):
     """Restores a trainer from the newest valid snapshot in its folder, and prints which.
 
     A damaged snapshot is passed over. One that cannot be read is not, as it may be sound.
-
-    Args:
-        trainer (~chainer.training.Trainer): A trainer with the same extensions.
-
-    Returns:
-        dict: The arrays of the snapshot.
-
-    Raises:
-        ValueError: If all are damaged, or the newest valid one belongs to another training or is
-            past its end.
-        OSError: If one cannot be read.
     """
     for name in folder.snapshots(trainer.out):
         path = os.path.join(trainer.out, name)
