@@ -63,10 +63,8 @@ def read_idx(path, ndim):
             # gzip compresses 1032 to 1 at most, so a larger size is a lie and need not be read.
             size, limit = math.prod(shape), os.path.getsize(path) * (1032 if packed else 1)
             content = f.read(size + 1) if size <= min(LARGEST, limit) else b''
-    except (gzip.BadGzipFile, zlib.error) as e:
-        raise ValueError(f'{path}: not a valid gzip file: {e}') from e
-    except EOFError as e:
-        raise ValueError(f'{path}: truncated gzip file') from e
+    except (gzip.BadGzipFile, zlib.error, EOFError) as e:
+        raise ValueError(f'{path}: truncated, or not a valid gzip file: {e}') from e
     if len(content) != size:
         few = 'truncated, or its header is damaged: it'
         problem = few if len(content) < size else 'longer than its header'
@@ -189,11 +187,6 @@ class Minibatches(chainer.dataset.Iterator):
     def epoch_detail(self):
         return self.epoch + self.position / len(self.labels)
 
-    @property
-    def iteration(self):
-        """Number of minibatches so far."""
-        return self.epoch * -(-len(self.labels) // self.size) + self.position // self.size
-
     def __next__(self):
         if self.seed is None and self.epoch > 0:
             raise StopIteration
@@ -215,6 +208,4 @@ class Minibatches(chainer.dataset.Iterator):
     def serialize(self, serializer):
         for name in 'epoch', 'position', 'is_new_epoch', 'previous_epoch_detail':
             setattr(self, name, serializer(name, getattr(self, name)))
-        if self.position % self.size or not 0 <= self.position < len(self.labels):
-            raise ValueError(f'there is no minibatch at {self.position}')
         self._shuffle()

@@ -7,6 +7,7 @@ another net: its moving variance is that of a share, and rounding can make its v
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -74,13 +75,13 @@ def prepare(communicator, args, build):
     except (OSError, ValueError, MemoryError) as e:
         if not mpi.rank:
             raise
-        ours = f'process {mpi.rank}, on {os.uname().nodename}: {e}'
-    held = snapshot = None
-    for rank, theirs in enumerate(mpi.gather(ours) or ()):
-        if isinstance(theirs, str):
-            raise ValueError(theirs)
-        compare(f'process {rank}', theirs, ours)
+        ours = f'process {mpi.rank}, on {socket.gethostname()}: {e}'
+    everyone, held, snapshot = mpi.gather(ours), contextlib.nullcontext(), None
     if not mpi.rank:
+        for rank, theirs in enumerate(everyone):
+            if isinstance(theirs, str):
+                raise ValueError(theirs)
+            compare(f'process {rank}', theirs, ours)
         images = len(trainer.updater.get_iterator('main').labels)
         if args.batchsize % n or images % n:
             raise ValueError(
@@ -92,7 +93,7 @@ def prepare(communicator, args, build):
     if mpi.rank and snapshot:
         restore(args.resume, snapshot, trainer)
     _share(communicator, trainer)
-    return trainer, _together(mpi, held or contextlib.nullcontext(), trainer)
+    return trainer, _together(mpi, held, trainer)
 
 
 def _share(communicator, trainer):
@@ -122,8 +123,7 @@ def _share(communicator, trainer):
         for name in set(trainer._extensions) - {'ExponentialShift', 'Seed'}:
             del trainer._extensions[name]
         if 'Seed' in trainer._extensions:  # each process drops something else
-            seed = trainer.get_extension('Seed')
-            seed.seed = (seed.seed + rank) % 2**32
+            trainer.get_extension('Seed').seed += rank
 
 
 def _mean(communicator, array):

@@ -88,7 +88,7 @@ class Seed(chainer.training.Extension):
         xp = trainer.updater.get_optimizer('main').target.xp
         epoch = trainer.updater.epoch
         if xp is numpy:
-            numpy.random.seed((self.seed, epoch))
+            numpy.random.seed((self.seed % 2**32, epoch))
         else:
             xp.random.seed((self.seed * 1000003 + epoch) % 2**32)
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import math
 import os
 import zlib
 
@@ -235,10 +236,11 @@ def resume(path, trainer):
 def _check(trainer, arrays):
     """Raises an error unless what Chainer restores without a check is as after an epoch."""
     iterator, report = trainer.updater.get_iterator('main'), trainer.get_extension('Report')
+    n = iterator.epoch * math.ceil(len(iterator.labels) / iterator.size)
     for name, array in arrays.items():
-        if name.startswith('updater/') and name.endswith(('/t', '/iteration')):
-            if array != iterator.iteration:
-                raise ValueError(name)
+        counts_updates = name.startswith('updater/') and name.endswith(('/t', '/iteration'))
+        if iterator.position or counts_updates and array != n:
+            raise ValueError(name)
     rows = trainer.get_extension('LogReport').log
     # Of objects if a number is too large for NumPy, and thus for all
     table, counts = numpy.array([[row[key] for key in COLUMNS] for row in rows]), report.counts

@@ -406,3 +406,10 @@ def test_equal_arrays_make_equal_files(tmp_path):
     save_npz(str(tmp_path / '1'), {'a': a, 'b': b})
     save_npz(str(tmp_path / '2'), {'b': b, 'a': a})
     assert (tmp_path / '1').read_bytes() == (tmp_path / '2').read_bytes()
+
+
+def test_the_name_of_an_output_in_no_folder(tmp_path):
+    path = str(tmp_path / 'none' / 'seen.png')
+    with pytest.raises(FileNotFoundError) as e:
+        files.check_output(path, b'mark')
+    assert e.value.filename == path
