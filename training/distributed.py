@@ -6,17 +6,14 @@ another net: its moving variance is that of a share, and rounding can make its v
 
 import contextlib
 import os
-import signal
 import socket
 import sys
-import threading
-import time
 
 from chainer_compat import chainer
 import chainer.functions as F
 import chainer.links as L
 
-from support.files import lock, restore
+from support.files import restore
 from support.program import report_problem
 from training.arguments import make_parser, options
 from training.snapshot import claim, compare, how_to_resume
@@ -110,8 +107,8 @@ def _share(communicator, trainer):
     def average(optimizer):
         communicator.multi_node_mean_grad(optimizer.target)
         for reported in optimizer.target.loss, optimizer.target.accuracy:
-            array = chainer.as_array(reported)
-            array[...] = _mean(communicator, array)
+            (mean,) = Mean(communicator).apply((reported,))
+            chainer.as_array(reported)[...] = mean.array
 
     trainer.updater.converter = share
     optimizer.add_hook(average)
@@ -126,13 +123,6 @@ def _share(communicator, trainer):
             trainer.get_extension('Seed').seed += rank
 
 
-def _mean(communicator, array):
-    """The mean of an array over all processes."""
-    if isinstance(array, chainer.backends.cuda.ndarray):
-        chainer.backends.cuda.Stream.null.synchronize()  # MPI does not wait for CUDA
-    return communicator.allreduce(array) / communicator.size
-
-
 class Mean(chainer.FunctionNode):
     """The mean of an array over all processes. Its gradient is the mean of their gradients."""
 
@@ -140,7 +130,11 @@ class Mean(chainer.FunctionNode):
         self.communicator = communicator
 
     def forward(self, inputs):
-        return (_mean(self.communicator, inputs[0]),)
+        if isinstance(inputs[0], chainer.backends.cuda.ndarray):
+            chainer.backends.cuda.Stream.null.synchronize()  # MPI does not wait for CUDA
+        mean = self.communicator.allreduce(inputs[0])
+        mean /= self.communicator.size
+        return (mean,)
 
     def backward(self, indexes, grad_outputs):
         return Mean(self.communicator).apply(grad_outputs)
@@ -162,31 +156,24 @@ class MultiNodeBatchNormalization(L.BatchNormalization):
 
 @contextlib.contextmanager
 def _together(mpi, held, trainer):
-    """Runs a block in all processes. If one fails or is killed, ``mpiexec`` sends all SIGTERM.
+    """Runs a block in all processes. If one fails or is killed, ``mpiexec`` kills the others.
 
-    It wakes a thread, since the main one may be waiting for the dead process inside MPI. The first
-    process says how to resume, or else the one that gets its lock.
+    If the first process is killed, a child of it says how to resume.
     """
     reader, writer = os.pipe()
-
-    def end():
-        while os.read(reader, 1)[0] != signal.SIGTERM:
-            pass
-        with contextlib.suppress(OSError):
-            if mpi.rank:
-                lock(trainer.out)
-            with contextlib.suppress(OSError):  # if there is no terminal
-                sys.stderr = open('/dev/tty', 'w')  # after Ctrl-C, mpiexec passes on nothing
+    if not mpi.rank and hasattr(os, 'fork') and not os.fork():
+        with contextlib.suppress(OSError):  # if there is no terminal
+            sys.stderr = open('/dev/tty', 'w')  # after Ctrl-C, mpiexec passes on nothing
+        os.setsid()  # out of the group that mpiexec kills
+        os.close(writer)
+        if not os.read(reader, 1):
             report_problem(how_to_resume(trainer))
-        time.sleep(1)
-        os._exit(1)
+        os._exit(0)
+    try:
+        with held:
+            yield
+        from mpi4py import MPI
 
-    os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer)
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    threading.Thread(target=end, daemon=True).start()
-    with held:
-        yield
-    from mpi4py import MPI
-
-    MPI.Finalize()  # once all processes are here
+        MPI.Finalize()  # once all processes are here
+    finally:
+        os.write(writer, b'.')

@@ -44,7 +44,8 @@ def identity(args, train_images, train_labels):
     Returns:
         dict: Values by option.
     """
-    run = {name: value for name, value in options(args).items() if name not in NOT_COMPARED}
+    run = {'--net': args.net, **options(args)}  # which is named first if it differs
+    run = {name: value for name, value in run.items() if name not in NOT_COMPARED}
     if args.final_alpha is not None:
         run['--epoch'] = args.epoch  # the decay depends on it
     if args.initmodel:
@@ -273,12 +274,10 @@ def _resume_newest(trainer):
 
 def how_to_resume(trainer):
     """The line for a training that was interrupted."""
-    line = f'interrupted in epoch {trainer.updater.epoch + 1}'
     try:
-        newest = folder.snapshots(trainer.out)[:1]
-    except OSError:  # Somebody has removed the folder.
-        newest = []
-    if not newest:
-        return f'{line}; there is no snapshot yet to resume from'
-    path = quote(os.path.join(trainer.out, newest[0]))
-    return f'{line}; to resume, add --resume {path} to the same command'
+        newest = folder.snapshots(trainer.out)[0]
+    except (OSError, IndexError):  # Somebody may have removed the folder.
+        return 'interrupted in epoch 1; there is no snapshot yet to resume from'
+    path = quote(os.path.join(trainer.out, newest))
+    epoch = folder.epoch_of(newest) + 1
+    return f'interrupted in epoch {epoch}; to resume, add --resume {path} to the same command'
