@@ -1,10 +1,10 @@
 """MNIST: IDX files to arrays, and arrays to minibatches."""
 
 import errno
-import fnmatch
 import gzip
 import math
 import os
+import re
 import stat
 import struct
 import zlib
@@ -60,30 +60,24 @@ def read_idx(path, ndim):
                     f'{path}: not an IDX file of {kind}: it begins with {magic:#010x}, '
                     f'not with {0x800 + ndim:#010x}'
                 )
-            size, stated = math.prod(shape), f'{" x ".join(map(str, shape))} bytes'
             # gzip compresses 1032 to 1 at most, so a larger size is a lie and need not be read.
-            if size > min(LARGEST, os.path.getsize(path) * (1032 if packed else 1)):
-                raise ValueError(
-                    f'{path}: truncated, or its header is damaged: it states {stated}'
-                )
-            content = f.read(size + 1)
-    except (gzip.BadGzipFile, zlib.error) as e:
-        raise ValueError(f'{path}: not a valid gzip file: {e}') from e
-    except EOFError as e:
-        raise ValueError(f'{path}: truncated gzip file') from e
+            size, limit = math.prod(shape), os.path.getsize(path) * (1032 if packed else 1)
+            content = f.read(size + 1) if size <= min(LARGEST, limit) else b''
+    except (gzip.BadGzipFile, zlib.error, EOFError) as e:
+        raise ValueError(f'{path}: truncated, or not a valid gzip file: {e}') from e
     if len(content) != size:
-        problem = 'truncated' if len(content) < size else 'longer than its header states'
-        raise ValueError(f'{path}: {problem} ({stated} stated)')
+        few = 'truncated, or its header is damaged: it'
+        problem = few if len(content) < size else 'longer than its header'
+        raise ValueError(f'{path}: {problem} states {" x ".join(map(str, shape))} bytes')
     return numpy.frombuffer(content, numpy.uint8).reshape(shape)
 
 
 def _find(folder, sets, kind):
     """The only file of its kind in the folder; an uncompressed one precedes one with .gz."""
-    there = [name for name in os.listdir(folder) if not name.startswith('.')]
     for ending in '-ubyte', '-ubyte.gz':
         # Some copies have a dot before "idx".
-        patterns = [f'*{name}-{kind.replace("-", "[-.]")}{ending}' for name in sets]
-        found = [name for pattern in patterns for name in fnmatch.filter(there, pattern)]
+        pattern = f'(|[^.].*)({"|".join(sets)})-{kind.replace("-", "[-.]")}{ending}'
+        found = [name for name in os.listdir(folder) if re.fullmatch(pattern, name)]
         if len(found) > 1:
             raise ValueError(
                 f'{folder}: holds more than one data set ({", ".join(sorted(found))}); give each '
@@ -99,8 +93,7 @@ def _find(folder, sets, kind):
 
 
 def _read_set(folder, *sets):
-    images_path = _find(folder, sets, 'images-idx3')
-    labels_path = _find(folder, sets, 'labels-idx1')
+    images_path, labels_path = (_find(folder, sets, k) for k in ('images-idx3', 'labels-idx1'))
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels):
         raise ValueError(
@@ -173,11 +166,8 @@ class Minibatches(chainer.dataset.Iterator):
     """
 
     def __init__(self, images, labels, size, seed=None):
-        self.images = images.reshape(len(images), -1)
-        self.labels = labels
-        self.size = size
-        self.seed = seed
-        self.order = None
+        self.images, self.labels = images.reshape(len(images), -1), labels
+        self.size, self.seed = size, seed
         self.reset()
 
     def reset(self):
@@ -188,46 +178,34 @@ class Minibatches(chainer.dataset.Iterator):
         self._shuffle()
 
     def _shuffle(self):
-        n = len(self.labels)
-        if self.seed is None:
-            if self.order is not None:
-                return  # it never changes, and need not be sent to a device again
-            order = numpy.arange(n)
-        else:
-            order = numpy.random.RandomState((self.seed, self.epoch)).permutation(n)
-        self.order = backend.get_device_from_array(self.labels).send(order)
+        if self.seed is not None:
+            random = numpy.random.RandomState((self.seed, self.epoch))
+            device = backend.get_device_from_array(self.labels)
+            self.order = device.send(random.permutation(len(self.labels)))
 
     @property
     def epoch_detail(self):
         return self.epoch + self.position / len(self.labels)
 
-    @property
-    def iteration(self):
-        """Number of minibatches so far."""
-        return self.epoch * -(-len(self.labels) // self.size) + self.position // self.size
-
     def __next__(self):
         if self.seed is None and self.epoch > 0:
             raise StopIteration
         self.previous_epoch_detail = self.epoch_detail
-        index = self.order[self.position : self.position + self.size]
-        self.position += len(index)
+        index = slice(self.position, self.position + self.size)
+        if self.seed is not None:
+            index = self.order[index]
+        x, t = self.images[index], self.labels[index]
+        self.position += len(t)
         self.is_new_epoch = self.position == len(self.labels)
         if self.is_new_epoch:
             self.epoch += 1
             self.position = 0
             self._shuffle()
-        return self.images[index], self.labels[index]
+        return x, t
 
     next = __next__
 
     def serialize(self, serializer):
-        self.epoch = serializer('epoch', self.epoch)
-        self.position = serializer('position', self.position)
-        self.is_new_epoch = serializer('is_new_epoch', self.is_new_epoch)
-        self.previous_epoch_detail = serializer(
-            'previous_epoch_detail', self.previous_epoch_detail
-        )
-        if self.position % self.size or not 0 <= self.position < len(self.labels):
-            raise ValueError(f'there is no minibatch at {self.position}')
+        for name in 'epoch', 'position', 'is_new_epoch', 'previous_epoch_detail':
+            setattr(self, name, serializer(name, getattr(self, name)))
         self._shuffle()

@@ -89,7 +89,7 @@ def build(args):
     if sys.stdout.isatty() and not args.quiet:
         # A plain function as trigger has no state, so snapshots are the same without the bar.
         trainer.extend(extensions.ProgressBar(update_interval=10), trigger=lambda trainer: True)
-    trainer.extend(Snapshot(identity(args, train_images, train_labels, net)))
+    trainer.extend(Snapshot(identity(args, train_images, train_labels), args.overwrite))
     return trainer
 
 
@@ -102,7 +102,7 @@ def prepare(args, communicator=None):
     if communicator:
         return distributed.prepare(communicator, args, build)
     trainer = build(args)
-    return trainer, claim(args, trainer)
+    return trainer, claim(args, trainer)[0]
 
 
 def train(args, trainer, held, communicator=None):

@@ -5,17 +5,14 @@ import errno
 import io
 import math
 import os
-import shutil
 import stat
 import time
 import zipfile
 
 from chainer_compat import chainer
-from chainer.backends import cuda
 import numpy
 
 from data import check_regular
-
 
 try:
     import fcntl
@@ -45,13 +42,15 @@ def patiently(change, *paths):
 
 
 def check_output(path, mark):
-    """Refuses to replace a regular file that is no earlier output of the same kind.
+    """Refuses a name in no folder, or of a regular file that is no earlier output of its kind.
 
     Every output of a kind has the same bytes, its mark, among its first 256.
     """
     if not os.path.basename(path).strip('.'):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     target = os.path.realpath(path)
+    if not os.path.isdir(os.path.dirname(target)):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if os.path.isfile(target):
         with open(target, 'rb') as f:
             if mark not in f.read(256):
@@ -92,7 +91,9 @@ def replacing(path, mark=None):
             return
         folder, name = os.path.split(target)
         new = os.path.join(folder, f'.{name}.new')
-        with _create(new) as f:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(new)  # not emptied: it may be a link
+        with open(new, 'xb') as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -112,44 +113,22 @@ def replacing(path, mark=None):
         raise
 
 
-def _create(path):
-    """Opens a new file. What has its name is removed, not emptied: it may be a link."""
-    try:
-        return open(path, 'xb')
-    except FileExistsError:
-        os.remove(path)
-        return open(path, 'xb')
-
-
 @contextlib.contextmanager
 def replacing_if_free(path):
-    """:func:`replacing` for what a training can do without, such as a picture that it draws.
-
-    If another program has the old file open for so long that Windows does not let it be replaced,
-    that is said, and the old file stays.
-    """
-    with _unless_busy(f'{path} is open in another program and stays as it was'):
-        with replacing(path) as f:
-            yield f
-
-
-def remove_if_free(path):
-    """Removes a file or folder, or says that Windows does not let it as another program has it
-    open.
-    """
-    remove = shutil.rmtree if os.path.isdir(path) and not os.path.islink(path) else os.remove
-    with _unless_busy(f'{path} is open in another program and could not be removed'):
-        patiently(remove, path)
+    """:func:`replacing` for what a training can do without, such as a picture that it draws."""
+    with unless_busy(path), replacing(path) as f:
+        yield f
 
 
 @contextlib.contextmanager
-def _unless_busy(notice):
+def unless_busy(path):
+    """Leaves a file as it was, and says so, if Windows refuses a change because it is open."""
     try:
         yield
     except PermissionError:
         if not WINDOWS:
             raise
-        print(f'# {notice}', flush=True)
+        print(f'# {path} is open in another program and stays as it was', flush=True)
 
 
 def sync_folder(folder):
@@ -186,24 +165,21 @@ def lock(folder):
     except FileExistsError as e:
         raise NotADirectoryError(errno.ENOTDIR, 'is not a folder', folder) from e
     with contextlib.ExitStack() as held:
-        path = os.path.join(folder, '.lock')
-        # Neither emptied nor followed: whatever has this name may be somebody else's.
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0)
         try:
-            _hold(held, path, flags, folder)
+            # Neither emptied nor followed: whatever has this name may be somebody else's.
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0)
+            _hold(held, os.path.join(folder, '.lock'), flags, folder)
         except OSError as e:
-            if e.errno == errno.ELOOP:
-                raise OSError(e.errno, 'is a symbolic link; remove it', path) from e
             if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
             print(f'# {folder} cannot be locked ({e.strerror}): start no other training there')
-        if fcntl:
-            try:
+        try:
+            if fcntl:
                 _hold(held, folder, os.O_RDONLY, folder)
-            except BlockingIOError:
-                raise
-            except OSError:
-                pass  # a network drive, say
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # a network drive, say
         return held.pop_all()
 
 
@@ -231,52 +207,25 @@ def arrays_of(target):
     Returns:
         dict: Arrays by name.
     """
-    serializer = _Serializer()
+    serializer = chainer.serializers.DictionarySerializer()
     serializer.save(target)
-    arrays = serializer.target
-    on_gpu = {name: a for name, a in arrays.items() if isinstance(a, cuda.ndarray)}
-    for dtype in {a.dtype for a in on_gpu.values()}:
-        # All arrays of a type as one copy: each copy would wait for the device.
-        names = [name for name, a in on_gpu.items() if a.dtype == dtype]
-        copy = cuda.cupy.concatenate([on_gpu[name].ravel() for name in names]).get()
-        ends = numpy.cumsum([on_gpu[name].size for name in names])
-        for name, part in zip(names, numpy.split(copy, ends[:-1])):
-            arrays[name] = part.reshape(on_gpu[name].shape)
-    return arrays
-
-
-class _Serializer(chainer.serializers.DictionarySerializer):
-    """Chainer's serializer, except that it leaves arrays on a GPU where they are."""
-
-    def __getitem__(self, key):
-        return _Serializer(self.target, f'{self.path}{key.strip("/")}/')
-
-    def __call__(self, key, value):
-        if isinstance(value, cuda.ndarray):
-            self.target[self.path + key.lstrip('/')] = value
-            return value
-        return super().__call__(key, value)
+    return serializer.target
 
 
 def save_npz(path, target):
     """Saves a link, an optimizer or a trainer as Chainer's ``save_npz`` does, but uncompressed.
 
+    The members are sorted by name, as Chainer gives them in the order of a set: so equal arrays
+    make equal files.
+
     Args:
         path (str): The file, replaced once the new one is complete.
-        target: Object with Chainer's ``serialize`` method.
+        target: Object with Chainer's ``serialize`` method, or a dict of arrays by name.
 
     Raises:
         OSError: If the file cannot be written.
     """
-    save_arrays(path, arrays_of(target))
-
-
-def save_arrays(path, arrays):
-    """Saves a dict of arrays by name, as :func:`save_npz` does.
-
-    The members are sorted by name, as Chainer gives them in the order of a set: so equal arrays
-    make equal files.
-    """
+    arrays = target if isinstance(target, dict) else arrays_of(target)
     content = npz(dict(sorted(arrays.items())))
     with replacing(path) as f:
         f.write(content)
@@ -294,12 +243,22 @@ class BadFile(ValueError):
 
 
 @contextlib.contextmanager
-def naming(path):
-    """Makes any ValueError a :class:`BadFile`, whose message begins with the file's name."""
+def naming(path, errors=ValueError, problem=''):
+    """Makes an error a :class:`BadFile`, whose message begins with the file's name.
+
+    Args:
+        path (str): The file.
+        errors (type): Which errors; ``Exception`` where others parse what is untrusted, and may
+            raise anything. A lack of memory says nothing about the file, and is raised as it is.
+        problem (str): What stands before the message of the error.
+    """
     try:
         yield
-    except ValueError as e:
-        raise e if isinstance(e, BadFile) else BadFile(f'{path}: {e}') from e
+    except (BadFile, MemoryError):
+        raise
+    except errors as e:
+        reason = ' '.join(str(e).split())[:200]  # it may quote the whole file
+        raise BadFile(f'{path}: {problem}{reason}') from e
 
 
 def read_npz(path):
@@ -316,32 +275,20 @@ def read_npz(path):
         OSError: If it cannot be read.
     """
     check_regular(path)
-    with open(path, 'rb') as f:
-        try:
-            with zipfile.ZipFile(f) as z:
-                members = z.infolist()
-                # Weights hardly compress at all; a zip bomb compresses a thousand to one.
-                if sum(m.file_size for m in members) > 10 * os.path.getsize(path) + 2**20:
-                    raise ValueError('it unpacks to more than ten times its size')
-                if len({m.filename for m in members}) < len(members):
-                    raise ValueError('it has two members of one name')
-                return {m.filename[: -len('.npy')]: _read_array(z, m) for m in members}
-        except Exception as e:  # An untrusted file makes zipfile, zlib and NumPy raise anything.
-            _raise_error_of_system(e, path)
-            reason = ' '.join(str(e).split())[:200]  # it may quote the whole file
-            raise BadFile(
-                f'{path}: damaged, or not a file that this program saved: {reason}'
-            ) from e
-
-
-def _raise_error_of_system(e, path):
-    """Raises the error behind an exception that says nothing about the file: it may be sound."""
-    while e:  # zipfile calls any file bad that it cannot read
-        if isinstance(e, MemoryError):
-            raise MemoryError(f'{path}: not enough memory') from e
-        if isinstance(e, OSError) and e.errno not in (None, errno.EINVAL):
-            raise OSError(e.errno, e.strerror, path) from e
-        e = e.__context__
+    try:
+        with open(path, 'rb') as f:
+            content = f.read()
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, path) from e
+    with naming(path, Exception, 'damaged, or not a file that this program saved: '):
+        with zipfile.ZipFile(io.BytesIO(content)) as z:
+            members = z.infolist()
+            # Weights hardly compress at all; a zip bomb compresses a thousand to one.
+            if sum(m.file_size for m in members) > 10 * len(content) + 2**20:
+                raise ValueError('it unpacks to more than ten times its size')
+            if len({m.filename for m in members}) < len(members):
+                raise ValueError('it has two members of one name')
+            return {m.filename[: -len('.npy')]: _read_array(z, m) for m in members}
 
 
 def _read_array(z, member):
@@ -402,8 +349,5 @@ def restore(path, arrays, target):
     Raises:
         BadFile: If something is missing, or has another shape or type.
     """
-    try:
+    with naming(path, Exception, 'does not fit: '):
         _Deserializer(arrays).load(target)
-    except Exception as e:  # Chainer's extensions parse what they saved, and may raise anything.
-        _raise_error_of_system(e, path)
-        raise BadFile(f'{path}: does not fit: {e}') from e

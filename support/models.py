@@ -181,12 +181,11 @@ def initialize(path, net):
         ValueError: If the file is damaged or holds another net; the message says which.
         OSError: If the file cannot be opened.
     """
-    arrays = read_npz(path)
+    arrays, ours = read_npz(path), arrays_of(net)
     with naming(path):
-        theirs, ours = SavedNet(arrays).title, describe_net(net)
-        if theirs != ours:
-            raise ValueError(f'holds {theirs}, but this training is of {ours}')
-    for name in 'layout', 'pixel_scale':  # the parameters are taken over, but not the data
-        if hasattr(net, name):
-            arrays[name] = numpy.asarray(getattr(net, name))
+        theirs, words = SavedNet(arrays).title, SavedNet(ours).title
+        if theirs != words:
+            raise ValueError(f'holds {theirs}, but this training is of {words}')
+    # The parameters are taken over, but not what describes the data.
+    arrays.update({name: ours[name] for name in ('layout', 'pixel_scale') if name in ours})
     restore(path, arrays, net)

@@ -16,17 +16,12 @@ from chainer_compat import chainer
 from chainer.backends import cuda
 
 
-def _let_the_first_speak():
-    """Waits, unless this is the first process: ``mpiexec`` ends all when it ends."""
-    if any(os.environ.get(name, '0') != '0' for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK')):
-        time.sleep(10)
-
-
 class Parser(argparse.ArgumentParser):
     """Argument parser that reports a mistake in one line, without the usage."""
 
     def error(self, message):
-        _let_the_first_speak()
+        if {os.environ.get(name, '0') for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK')} != {'0'}:
+            time.sleep(2)  # in which mpiexec ends this process, if the first has said the same
         report_problem(message)
         self.exit(2)
 
@@ -90,20 +85,17 @@ def get_device(gpu):
         import cupy
 
         n = cupy.cuda.runtime.getDeviceCount()
+        if gpu < n:
+            cuda.check_cuda_available()
+            return chainer.get_device(f'@cupy:{gpu}')
     except ModuleNotFoundError:
-        raise ValueError(
-            f'--gpu {gpu}: CuPy is not installed; docs/usage.md says how to install it'
-        ) from None
+        reason = 'CuPy is not installed; docs/usage.md says how to install it'
     except Exception as e:  # A broken installation or driver can raise anything.
-        reason = ' '.join(str(e).split())
-        raise ValueError(f'--gpu {gpu}: CuPy finds no usable CUDA device ({reason})') from None
-    if gpu >= n:
+        reason = f'CuPy finds no usable CUDA device ({" ".join(str(e).split())})'
+    else:
         devices = ', '.join(map(str, range(n))) or 'none'
-        raise ValueError(f'--gpu {gpu}: there is no such CUDA device; there are: {devices}')
-    if not cuda.available:
-        reason = ' '.join(str(getattr(cuda, '_resolution_error', None)).split())
-        raise ValueError(f'--gpu {gpu}: Chainer cannot use the CuPy that is installed: {reason}')
-    return chainer.get_device(f'@cupy:{gpu}')
+        reason = f'there is no such CUDA device; there are: {devices}'
+    raise ValueError(f'--gpu {gpu}: {reason}')
 
 
 def report_problem(problem):
@@ -120,25 +112,6 @@ def report_problem(problem):
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
 
 
-def _prepare_output():
-    """Makes standard output take every character, and whatever is printed if it is closed."""
-    for name in 'stdout', 'stderr':
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, 'w'))
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has another kind
-        sys.stdout.reconfigure(errors='backslashreplace')
-
-
-def stop(status, problem):
-    """Ends the program with one line on standard error: see :func:`report_problem`."""
-    try:
-        sys.stdout.flush()
-    except OSError:  # The reader of our output is gone; without this, Python would also complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    report_problem(problem)
-    sys.exit(status)
-
-
 @contextlib.contextmanager
 def errors_as_one_line(
     errors=(OSError, ValueError, MemoryError),
@@ -147,22 +120,33 @@ def errors_as_one_line(
 ):
     """Ends the program with one line on standard error if the block raises one of the errors.
 
-    All that a program does is in such a block. Warnings of libraries are not shown.
+    All that a program does is in such a block. Warnings of libraries are not shown. Standard
+    output takes every character, and whatever is printed if it is closed.
 
     Args:
         errors (tuple): Exceptions that mean bad input or a failing system, not a mistake of ours.
         status (int): Exit status for them.
         interrupted (callable): Returns the line for Ctrl-C, whose exit status is 130.
     """
-    _prepare_output()
+    for name in 'stdout', 'stderr':
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'w'))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has another kind
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.simplefilter('ignore')
             yield
         sys.stdout.flush()
+        return
     except errors as e:
-        _let_the_first_speak()
-        stop(status, e)
+        problem = e
     except KeyboardInterrupt:
-        stop(130, interrupted())
+        problem, status = interrupted(), 130
+    try:
+        sys.stdout.flush()
+    except OSError:  # The reader of our output is gone; without this, Python would also complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    report_problem(problem)
+    sys.exit(status)

@@ -12,7 +12,7 @@ import pytest
 from deploy.fold import fold
 from helpers import ROOT, logits_of, run, small, trained, write_dataset
 from net import BinaryMLP
-from support.files import read_npz, save_arrays, save_npz
+from support.files import read_npz, save_npz
 
 
 def inference(*arguments, **environment):
@@ -25,8 +25,8 @@ def folder(tmp_path_factory, mnist):
     folder = tmp_path_factory.mktemp('models')
     net = trained(*mnist[:2], 0, 200, 2, 1, 1, steps=300)
     save_npz(str(folder / 'mlp.model'), net)
-    save_arrays(str(folder / 'mlp.packed'), fold(net).arrays)
-    save_arrays(str(folder / 'oblong.packed'), fold(BinaryMLP(12, 5, 3)).arrays)
+    save_npz(str(folder / 'mlp.packed'), fold(net).arrays)
+    save_npz(str(folder / 'oblong.packed'), fold(BinaryMLP(12, 5, 3)).arrays)
     errors = int((logits_of(net, mnist[2]).argmax(axis=1) != mnist[3]).sum())
     return folder, net, errors
 
@@ -175,7 +175,7 @@ def test_a_net_with_extreme_numbers_prints_no_warning(folder, tmp_path):
     arrays = read_npz(str(folder[0] / 'mlp.model'))
     for name in 'bn1/gamma', 'bn1/beta', 'bn3/gamma', 'bn3/beta':
         arrays[name] = numpy.full_like(arrays[name], 3e38)
-    save_arrays(str(tmp_path / 'extreme'), arrays)
+    save_npz(str(tmp_path / 'extreme'), arrays)
     result = inference(tmp_path / 'extreme')
     assert (result.returncode, result.stderr) == (0, '')
 

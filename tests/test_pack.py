@@ -14,7 +14,7 @@ from deploy.fold import fold
 from deploy.packed import PackedNet
 from helpers import ROOT, run
 from net import BinaryMLP, FloatMLP
-from support.files import npz, read_npz, save_arrays, save_npz
+from support.files import npz, read_npz, save_npz
 
 
 def pack(*arguments, **environment):
@@ -26,7 +26,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp('models')
     net = BinaryMLP(784, 20, 10)
     save_npz(str(folder / 'mlp.model'), net)
-    save_arrays(str(folder / 'mlp.packed'), fold(net).arrays)
+    save_npz(str(folder / 'mlp.packed'), fold(net).arrays)
     save_npz(str(folder / 'float.model'), FloatMLP(784, 20, 10))
     return folder
 
@@ -75,7 +75,7 @@ def test_the_line_for_onnx_is_python(models, tmp_path):
 def test_bad_input(models, tmp_path):
     (tmp_path / 'text').write_text('nonsense')
     hostile = {**read_npz(str(models / 'mlp.packed')), 'n_in': numpy.int32(785)}
-    save_arrays(str(tmp_path / 'hostile'), hostile)
+    save_npz(str(tmp_path / 'hostile'), hostile)
     for arguments, message in (
         ([tmp_path / 'none', tmp_path / 'net.c'], f'{tmp_path / "none"}: '),
         ([tmp_path / 'text', tmp_path / 'net.c'], 'text: damaged, or not a file'),
@@ -144,7 +144,7 @@ def test_a_hostile_net_is_refused(models, tmp_path):
     for name, value in ('bn1/avg_var', -1), ('bn3/avg_var', -1), ('bn2/avg_mean', numpy.nan):
         arrays = read_npz(str(models / 'mlp.model'))
         arrays[name] = numpy.full_like(arrays[name], value)
-        save_arrays(str(tmp_path / 'hostile'), arrays)
+        save_npz(str(tmp_path / 'hostile'), arrays)
         result = pack(tmp_path / 'hostile', tmp_path / 'net.c')
         assert result.returncode == 2 and result.stderr.count('\n') == 1
         assert f'pack.py: {tmp_path}/hostile: ' in result.stderr and name in result.stderr

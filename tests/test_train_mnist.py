@@ -384,9 +384,8 @@ def test_bad_input(name, bad, small_mnist, tmp_path):
 
 def test_what_another_program_left_in_the_environment_silences_nothing(small_mnist, tmp_path):
     """Only --communicator makes the program one of several."""
-    for options in ['--epoch', 'x'], ['--data', tmp_path / 'none']:
-        result = small(tmp_path / 'out', small_mnist, *options, OMPI_COMM_WORLD_RANK='1')
-        assert result.returncode == 2 and result.stderr.count('\n') == 1
+    result = small(tmp_path / 'out', small_mnist, '--epoch', 'x', OMPI_COMM_WORLD_RANK='1')
+    assert result.returncode == 2 and result.stderr.count('\n') == 1
 
 
 def test_a_net_that_does_not_fit_into_the_memory(small_mnist, tmp_path):

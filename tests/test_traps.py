@@ -27,8 +27,9 @@ def test_an_earlier_training_is_not_overwritten(small_mnist, tmp_path):
     assert result.returncode == 2
     assert result.stderr == (
         f'train_mnist.py: {tmp_path}: holds an earlier training (snapshot_epoch_2, mlp.model, '
-        'mlp.state, log, loss.png, accuracy.png, weights.png), which this one would overwrite; '
-        'continue it with --resume, choose another folder with --out, or give --overwrite\n'
+        'mlp.state, log, loss.png, accuracy.png, weights.png, cg.dot), which this one would '
+        'overwrite; continue it with --resume, choose another folder with --out, or give '
+        '--overwrite\n'
     )
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert small(tmp_path, small_mnist, '--epoch', 1, '--overwrite').stderr == ''
@@ -103,7 +104,7 @@ def test_a_drive_that_cannot_sync_folders(tmp_path, monkeypatch):
         fsync(f)
 
     monkeypatch.setattr(os, 'fsync', fsync_files)
-    files.save_arrays(str(tmp_path / 'file'), {'a': numpy.zeros(3)})
+    files.save_npz(str(tmp_path / 'file'), {'a': numpy.zeros(3)})
     assert (tmp_path / 'file').exists()
 
 

@@ -95,14 +95,6 @@ def make_parser():
     return parser
 
 
-# The options of the recipe, with their defaults.
-RECIPE_DEFAULTS = {
-    name: make_parser().get_default(name)
-    for name in PAPER
-    if name not in ('layer', 'unit', 'epoch')
-}
-
-
 def parse_arguments(argv=None):
     """Parses the options of train_mnist.py.
 
@@ -135,13 +127,9 @@ def option(name):
     return '--' + name.replace('_', '-')
 
 
-def recipe_options(args):
-    """The options of the recipe that differ from their defaults, by name."""
-    return {
-        name: vars(args)[name]
-        for name, default in RECIPE_DEFAULTS.items()
-        if vars(args)[name] != default
-    }
+def options(args):
+    """All options with their values."""
+    return {option(name): value for name, value in vars(args).items()}
 
 
 def print_arguments(args):
@@ -152,8 +140,11 @@ def print_arguments(args):
     print(f'# unit: {args.unit}')
     print(f'# Minibatch-size: {args.batchsize}')
     print(f'# epoch: {args.epoch}')
-    for name, value in recipe_options(args).items():
-        print(f'# {option(name)[2:]}: {value}')
+    default = make_parser().get_default
+    for name in PAPER:
+        value = getattr(args, name)
+        if value != default(name) and name not in ('layer', 'unit', 'epoch'):
+            print(f'# {option(name)[2:]}: {value}')
     if args.gpu < 0 and fast.missing:
         print(f'# Numba is unavailable, so NumPy computes, slower: {fast.missing}')
     elif args.gpu < 0:

@@ -1,33 +1,22 @@
 """One training on several processes: each takes an equal share of every minibatch.
 
-ChainerMN connects the processes and averages the gradients. Its batch normalization is not used,
-because it would train another net: its moving variance is a share's, and it takes the
-variance as a difference of two means, which rounding makes negative where a unit is constant. All
-of this hangs on the trainer by extensions and hooks, and the trainer's parts know nothing of it.
+ChainerMN connects the processes and averages the gradients. (Its batch normalization would train
+another net: its moving variance is that of a share, and rounding can make its variance negative.)
 """
 
 import contextlib
 import os
-import signal
 import socket
 import sys
-import tempfile
-import threading
-import time
 
 from chainer_compat import chainer
-from chainer.backends import cuda
-from chainer.functions.normalization import batch_normalization
+import chainer.functions as F
 import chainer.links as L
-import numpy
 
-from support.files import arrays_of, restore
+from support.files import restore
 from support.program import report_problem
-from training.arguments import option
-from training.snapshot import claim, how_to_resume
-
-# The extensions that all processes need. The first alone evaluates, prints, draws and writes.
-EVERYWHERE = 'ExponentialShift', 'Seed'
+from training.arguments import make_parser, options
+from training.snapshot import claim, compare, how_to_resume
 
 
 def connect(args):
@@ -35,15 +24,11 @@ def connect(args):
 
     Returns:
         ~chainermn.CommunicatorBase: The connection; None without ``--communicator``.
-
-    Raises:
-        ValueError: If MPI cannot be used.
     """
     if not args.communicator:
-        n = os.environ.get('OMPI_COMM_WORLD_SIZE') or os.environ.get('PMI_SIZE') or '1'
-        if n != '1':
-            raise ValueError(
-                f'mpiexec has started {n} processes, of which each would train alone; add '
+        if os.environ.get('OMPI_COMM_WORLD_SIZE', os.environ.get('PMI_SIZE', '1')) != '1':
+            make_parser().error(
+                'mpiexec has started several processes, of which each would train alone; add '
                 '--communicator naive to train one net on all of them'
             )
         return None
@@ -56,7 +41,7 @@ def connect(args):
         communicator = chainermn.create_communicator(args.communicator)
     except Exception as e:  # A broken installation of MPI or NCCL can raise anything.
         how = f'--communicator {args.communicator}: cannot be used (make setup MPI=1 installs MPI)'
-        raise ValueError(f'{how}: {" ".join(str(e).split())}') from e
+        make_parser().error(f'{how}: {e}')
     if communicator.rank:
         sys.stdout = open(os.devnull, 'w')
     return communicator
@@ -74,107 +59,85 @@ def prepare(communicator, args, build):
         tuple: The trainer, and the context manager to run it in.
 
     Raises:
-        ValueError: If they differ in options or data, or cannot share every minibatch equally.
+        ValueError: In the first process, if another fails, if they differ in options or data, or
+            cannot share every minibatch equally. The others wait for ``mpiexec`` to end them.
     """
-    rank, mpi = communicator.rank, communicator.mpi_comm
-    print(f'# processes: {communicator.size}', flush=True)
-    identity = {option(name): value for name, value in vars(args).items()}
+    n, mpi, ours = communicator.size, communicator.mpi_comm, options(args)
+    print(f'# processes: {n}', flush=True)
     if args.gpu >= 0:
         args.gpu += communicator.intra_rank
     try:
         trainer = build(args)
+        ours.update(trainer.get_extension('Snapshot').run)
     except (OSError, ValueError, MemoryError) as e:
-        if not rank:
+        if not mpi.rank:
             raise
-        raise ValueError(f'process {rank}, on {socket.gethostname()}: {e}') from e
-    _compare(mpi.allgather({**identity, **trainer.get_extension('Snapshot').run}))
-    n, images = communicator.size, len(trainer.updater.get_iterator('main').labels)
-    if args.batchsize % n or images % n:
-        raise ValueError(
-            f'--batchsize {args.batchsize}: {n} processes cannot share every minibatch equally; '
-            f'their number must divide --batchsize and the {images} training images'
-        )
-    lock = contextlib.nullcontext() if rank else claim(args, trainer)
-    if rank:
-        for name in set(trainer._extensions) - set(EVERYWHERE):
-            del trainer._extensions[name]
-        if 'Seed' in trainer._extensions:  # each process drops something else
-            trainer.get_extension('Seed').seed = (args.seed + rank) % 2**32
-    _share(communicator, trainer)
-    return trainer, _together(mpi, lock, trainer)
-
-
-def _compare(everyone):
-    """Refuses values, by option, that are not the same in all processes."""
-    for name, value in everyone[0].items():
+        ours = f'process {mpi.rank}, on {socket.gethostname()}: {e}'
+    everyone, held, snapshot = mpi.gather(ours), contextlib.nullcontext(), None
+    if not mpi.rank:
         for rank, theirs in enumerate(everyone):
-            if theirs[name] != value:
-                raise ValueError(
-                    f'{name}: must be the same for all processes, but it is {value} for process 0 '
-                    f'and {theirs[name]} for process {rank}'
-                )
+            if isinstance(theirs, str):
+                raise ValueError(theirs)
+            compare(f'process {rank}', theirs, ours)
+        images = len(trainer.updater.get_iterator('main').labels)
+        if args.batchsize % n or images % n:
+            raise ValueError(
+                f'--batchsize {args.batchsize}: {n} processes cannot share every minibatch '
+                f'equally; their number must divide --batchsize and the {images} training images'
+            )
+        held, snapshot = claim(args, trainer)
+    snapshot = mpi.bcast(snapshot)
+    if mpi.rank and snapshot:
+        restore(args.resume, snapshot, trainer)
+    _share(communicator, trainer)
+    return trainer, _together(mpi, held, trainer)
 
 
 def _share(communicator, trainer):
-    """Makes a trainer take its share of each minibatch, and the means over all shares."""
-    rank, n = communicator.rank, communicator.size
-    optimizer = trainer.updater.get_optimizer('main')
+    """Makes a trainer take its share of each minibatch, and the means over all shares.
+
+    The first process alone evaluates, prints, draws and writes.
+    """
+    optimizer, rank = trainer.updater.get_optimizer('main'), communicator.rank
 
     def share(minibatch, device):
-        size = len(minibatch[0]) // n
+        size = len(minibatch[0]) // communicator.size
         return tuple(array[rank * size : (rank + 1) * size] for array in minibatch)
-
-    def begin_like_the_first(trainer):
-        communicator.bcast_data(optimizer.target)
-        resumed = trainer.updater.epoch and not rank
-        state = communicator.mpi_comm.bcast(arrays_of(trainer) if resumed else None)
-        if state and rank:
-            restore('the state of the first process', state, trainer)
-
-    @chainer.training.make_extension(
-        trigger=lambda trainer: False,
-        priority=chainer.training.PRIORITY_EDITOR + 2,  # before the others
-        initializer=begin_like_the_first,
-    )
-    def begin(trainer):
-        pass
 
     def average(optimizer):
         communicator.multi_node_mean_grad(optimizer.target)
         for reported in optimizer.target.loss, optimizer.target.accuracy:
-            array = chainer.as_array(reported)
-            array[...] = _mean(communicator, array)
+            (mean,) = Mean(communicator).apply((reported,))
+            chainer.as_array(reported)[...] = mean.array
 
     trainer.updater.converter = share
     optimizer.add_hook(average)
-    trainer.extend(begin)
     for link in optimizer.target.links():
         if isinstance(link, L.BatchNormalization):
             link.__class__ = MultiNodeBatchNormalization
             link.communicator = communicator
+    if rank:
+        for name in set(trainer._extensions) - {'ExponentialShift', 'Seed'}:
+            del trainer._extensions[name]
+        if 'Seed' in trainer._extensions:  # each process drops something else
+            trainer.get_extension('Seed').seed += rank
 
 
-def _mean(communicator, array):
-    """The mean of an array over all processes."""
-    if cuda.get_array_module(array) is not numpy:
-        cuda.Stream.null.synchronize()  # MPI does not wait for CUDA
-    return communicator.allreduce(array) / communicator.size
-
-
-class _WholeMinibatch(batch_normalization.GeneralBatchNormalizationImpl):
-    """The statistics and sums of batch normalization over the minibatch of all processes."""
+class Mean(chainer.FunctionNode):
+    """The mean of an array over all processes. Its gradient is the mean of their gradients."""
 
     def __init__(self, communicator):
         self.communicator = communicator
 
-    def get_mean_and_var(self, axis, gamma, x, xp, interm_dtype):
-        mean, var = super().get_mean_and_var(axis, gamma, x, xp, interm_dtype)
-        whole = _mean(self.communicator, mean)
-        return whole, _mean(self.communicator, var + xp.square(mean - whole))
+    def forward(self, inputs):
+        if isinstance(inputs[0], chainer.backends.cuda.ndarray):
+            chainer.backends.cuda.Stream.null.synchronize()  # MPI does not wait for CUDA
+        mean = self.communicator.allreduce(inputs[0])
+        mean /= self.communicator.size
+        return (mean,)
 
-    def get_ggamma_and_gbeta(self, axis, gamma, gy, x_hat, xp):
-        sums = super().get_ggamma_and_gbeta(axis, gamma, gy, x_hat, xp)
-        return tuple(_mean(self.communicator, xp.stack(sums)))
+    def backward(self, indexes, grad_outputs):
+        return Mean(self.communicator).apply(grad_outputs)
 
 
 class MultiNodeBatchNormalization(L.BatchNormalization):
@@ -183,53 +146,34 @@ class MultiNodeBatchNormalization(L.BatchNormalization):
     def forward(self, x):
         if not chainer.config.train or chainer.config.keep_graph_on_report:
             return super().forward(x)  # the first process alone evaluates and draws the graph
-        function = batch_normalization.BatchNormalization(
-            self.eps, impl_selector=lambda *_: _WholeMinibatch(self.communicator)
-        )
-        (y,) = function.apply((x, self.gamma, self.beta))
+        (mean,) = Mean(self.communicator).apply((F.average(x, axis=0),))
+        (var,) = Mean(self.communicator).apply((F.average((x - mean) ** 2, axis=0),))
         n = len(x) * self.communicator.size
-        unbiased = function.var * (n / max(n - 1, 1))
-        for average, latest in (self.avg_mean, function.mean), (self.avg_var, unbiased):
-            average *= self.decay
-            average += (1 - self.decay) * latest
-        return y
+        self.avg_mean += (1 - self.decay) * (mean.array - self.avg_mean)
+        self.avg_var += (1 - self.decay) * (var.array * (n / max(n - 1, 1)) - self.avg_var)
+        return F.fixed_batch_normalization(x, self.gamma, self.beta, mean, var, self.eps)
 
 
 @contextlib.contextmanager
-def _together(mpi, lock, trainer):
-    """Runs a block in all processes. If one fails or is killed, all end, and one line says why.
+def _together(mpi, held, trainer):
+    """Runs a block in all processes. If one fails or is killed, ``mpiexec`` kills the others.
 
-    ``mpiexec`` sends the others a signal. It wakes a thread, since the main one may be waiting for
-    the dead process inside MPI. The process that removes the empty folder ``word`` has the word.
+    If the first process is killed, a child of it says how to resume.
     """
-    word = mpi.bcast(None if mpi.rank else tempfile.mkdtemp())
-    pids = mpi.allgather(os.getpid())
-
-    def wait():
-        while os.read(reader, 1)[0] != signal.SIGTERM:
-            pass
-        with contextlib.suppress(OSError):
-            os.rmdir(word)
-            report_problem(how_to_resume(trainer))
-            for pid in pids:
-                os.kill(pid, 0)  # OSError if it has ended
-            # mpiexec itself was interrupted, and passes on nothing more
-            with open('/dev/tty', 'w') as terminal, contextlib.redirect_stderr(terminal):
-                report_problem(how_to_resume(trainer))
-        time.sleep(1)
-        os._exit(1)
-
     reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.set_wakeup_fd(writer)
-    threading.Thread(target=wait, daemon=True).start()
+    if not mpi.rank and hasattr(os, 'fork') and not os.fork():
+        with contextlib.suppress(OSError):  # if there is no terminal
+            sys.stderr = open('/dev/tty', 'w')  # after Ctrl-C, mpiexec passes on nothing
+        os.setsid()  # out of the group that mpiexec kills
+        os.close(writer)
+        if not os.read(reader, 1):
+            report_problem(how_to_resume(trainer))
+        os._exit(0)
     try:
-        with lock:
+        with held:
             yield
-        import mpi4py.MPI
+        from mpi4py import MPI
 
-        mpi4py.MPI.Finalize()  # once all processes are here
+        MPI.Finalize()  # once all processes are here
     finally:
-        with contextlib.suppress(OSError):
-            os.rmdir(word)
+        os.write(writer, b'.')

@@ -1,15 +1,14 @@
 """The folder of a run: what a run leaves in it, and how one run replaces another."""
 
-import contextlib
 import os
 import re
+import shutil
 
-from support.files import check_output, patiently, remove_if_free, sync_folder
+from support.files import patiently, sync_folder, unless_busy
 
-# What a run leaves besides snapshots. All but the graph is written after the first snapshot.
-GRAPH = 'cg.dot'
+# What a run leaves besides snapshots. All is written after the first snapshot.
 PICTURES = 'loss.png', 'accuracy.png', 'weights.png'
-FILES = 'mlp.model', 'mlp.state', 'best.model', 'log', *PICTURES, GRAPH
+FILES = 'mlp.model', 'mlp.state', 'best.model', 'log', *PICTURES, 'cg.dot'
 
 
 def aside(folder):
@@ -17,11 +16,14 @@ def aside(folder):
     return os.path.join(folder, '.overwritten')
 
 
+def _names(folder):
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
+
+
 def snapshots(folder):
     """Names of the snapshots in a folder, the newest first."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
-    return sorted(filter(epoch_of, names), key=epoch_of, reverse=True)
+    return sorted(filter(epoch_of, _names(folder)), key=epoch_of, reverse=True)
 
 
 def epoch_of(name):
@@ -31,54 +33,27 @@ def epoch_of(name):
 
 
 def files_of_run(folder):
-    """Names of all files that a run left in a folder, the newest snapshot first."""
-    names = os.listdir(folder)
-    return [*snapshots(folder), *(name for name in FILES if name in names)]
-
-
-def files_of_worth(folder):
-    """The same without the graph, which a run writes at once, unless it is somebody else's."""
-    names = files_of_run(folder)
-    with contextlib.suppress(ValueError):
-        check_output(os.path.join(folder, GRAPH), b'digraph graphname{')
-        names = [name for name in names if name != GRAPH]
-    return names
+    """Names of all files that a run left in a folder, or [] if there is no such folder."""
+    if not os.path.isdir(folder):
+        return []
+    names = _names(folder)
+    return [*reversed(snapshots(folder)), *(name for name in FILES if name in names)]
 
 
 def set_aside(folder):
     """Moves all files of a run into a subfolder, so that the folder holds no run.
 
-    Until all are moved, the subfolder has a name of its own, by which
-    :func:`complete_setting_aside` recognizes an interruption.
+    The snapshots go first, the oldest of them before: an interruption leaves no older one.
     """
-    part = _part(folder)
-    if not os.path.isdir(part) or os.path.islink(part):
-        os.mkdir(part)
+    os.makedirs(aside(folder), exist_ok=True)
     for name in files_of_run(folder):
-        patiently(os.replace, os.path.join(folder, name), os.path.join(part, name))
-    sync_folder(part)
-    remove_set_aside(folder)  # it was replaced by the run that takes its place now
-    patiently(os.rename, part, aside(folder))
+        patiently(os.rename, os.path.join(folder, name), os.path.join(aside(folder), name))
+    sync_folder(aside(folder))
     sync_folder(folder)
-
-
-def complete_setting_aside(folder):
-    """Moves the rest of a run if :func:`set_aside` was interrupted."""
-    if os.path.lexists(_part(folder)):
-        set_aside(folder)
-
-
-def _part(folder):
-    return aside(folder) + '.part'
-
-
-def files_set_aside(folder):
-    """Paths of the files of the run that was set aside in a folder."""
-    path = aside(folder)
-    return [os.path.join(path, name) for name in os.listdir(path)] if os.path.isdir(path) else []
 
 
 def remove_set_aside(folder):
     """Removes the run that was set aside, once it is replaced."""
     if os.path.isdir(aside(folder)):
-        remove_if_free(aside(folder))
+        with unless_busy(aside(folder)):
+            patiently(shutil.rmtree, aside(folder))

@@ -13,7 +13,7 @@ from chainer.training import extensions, triggers
 import numpy
 
 from training.report import Evaluator
-from support.files import arrays_of, restore, save_arrays
+from support.files import arrays_of, restore, save_npz
 
 
 def squared_hinge(y, t):
@@ -88,7 +88,7 @@ class Seed(chainer.training.Extension):
         xp = trainer.updater.get_optimizer('main').target.xp
         epoch = trainer.updater.epoch
         if xp is numpy:
-            numpy.random.seed((self.seed, epoch))
+            numpy.random.seed((self.seed % 2**32, epoch))
         else:
             xp.random.seed((self.seed * 1000003 + epoch) % 2**32)
 
@@ -122,7 +122,7 @@ class ChooseEpoch(chainer.training.Extension):
 
     def write(self, trainer):
         if self.epoch == trainer.updater.epoch or not self.written:  # it has changed, or may have
-            save_arrays(os.path.join(trainer.out, 'best.model'), self.best)
+            save_npz(os.path.join(trainer.out, 'best.model'), self.best)
             self.written = True
 
     def restore(self):

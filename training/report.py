@@ -126,18 +126,21 @@ class Graph(chainer.training.Extension):
 
     def initialize(self, trainer):
         updater = trainer.updater
-        if updater.iteration:
-            return  # a resumed training
         model = updater.get_optimizer('main').target.copy(mode='copy')
         with chainer.using_config('keep_graph_on_report', True):
             loss = model(*next(copy.copy(updater.get_iterator('main'))))
         graph = computational_graph.build_computational_graph([loss])
-        with replacing_if_free(os.path.join(trainer.out, 'cg.dot')) as f:
-            f.write(graph.dump().encode())
+        self.content = graph.dump().encode()
         print('graph generated', flush=True)
 
     def __call__(self, trainer):
         pass
+
+    def write(self, trainer):
+        if self.content:
+            with replacing_if_free(os.path.join(trainer.out, 'cg.dot')) as f:
+                f.write(self.content)
+            self.content = None
 
 
 class Report(chainer.training.Extension):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import math
 import os
 import zlib
 
@@ -11,71 +12,83 @@ import numpy
 
 from support.files import (
     BadFile,
-    arrays_of,
     lock,
+    naming,
+    patiently,
     read_npz,
-    remove_if_free,
     restore,
-    save_arrays,
     save_npz,
+    unless_busy,
 )
-from support.models import SavedNet, describe_net
+from support.models import describe_net
 from support.program import quote
 from training import folder
-from training.arguments import option, parse_arguments
+from training.arguments import options
 from training.report import COLUMNS
 
 # With other values of these options, a training is the same one, though elsewhere or longer.
 # Data and initial model are compared by check sum.
 NOT_COMPARED = {
-    *('gpu', 'communicator', 'quiet', 'epoch', 'recipe'),
-    *('data', 'initmodel', 'out', 'resume', 'overwrite'),
+    *('--gpu', '--communicator', '--quiet', '--epoch', '--recipe'),
+    *('--data', '--initmodel', '--out', '--resume', '--overwrite'),
 }
-INITMODEL = '--initmodel with check sum'
 
 
-def identity(args, train_images, train_labels, net):
+def identity(args, train_images, train_labels):
     """The options and data that identify a training: only the same one may resume it.
 
     Args:
         args (argparse.Namespace): The options.
         train_images, train_labels (array): The training set.
-        net (~net.MLP): The net before the training.
 
     Returns:
         dict: Values by option.
     """
-    run = _compared(args)
+    run = {'--net': args.net, **options(args)}  # which is named first if it differs
+    run = {name: value for name, value in run.items() if name not in NOT_COMPARED}
     if args.final_alpha is not None:
         run['--epoch'] = args.epoch  # the decay depends on it
     if args.initmodel:
-        arrays = sorted(arrays_of(net).items())
-        run[INITMODEL] = zlib.crc32(b''.join(array.tobytes() for _, array in arrays))
+        with open(args.initmodel, 'rb') as f:
+            run['--initmodel with check sum'] = zlib.crc32(f.read())
     run['--data with check sum'] = zlib.crc32(train_labels, zlib.crc32(train_images))
     return run
 
 
-def _compared(args):
-    return {option(name): value for name, value in vars(args).items() if name not in NOT_COMPARED}
+def compare(whose, theirs, ours):
+    """Raises a ValueError that names the first option in which two trainings differ."""
+
+    def words(name, value):
+        if value is None or isinstance(value, bool):
+            return f'{"with" if value else "without"} {name.split()[0]}'
+        return f'with {name} {" ".join(str(value).split())}'
+
+    for name in {**ours, **theirs}:
+        if theirs.get(name) != ours.get(name):
+            raise ValueError(
+                f'{whose}: belongs to a training {words(name, theirs.get(name))}, '
+                f'and this one is {words(name, ours.get(name))}'
+            )
 
 
 class Snapshot(chainer.training.Extension):
     """Trainer extension that saves the trainer after each epoch, and keeps the newest snapshot.
 
     Once it is on disk, what it replaces is deleted: older snapshots, but none that somebody has
-    put there meanwhile, and a run that was set aside. Then every extension with a method ``write``
-    writes its files. So these never belong to a later epoch than the snapshot, and a resumed
-    training starts by writing those of its snapshot.
+    put there meanwhile, and the run that ``--overwrite`` set aside. Then every extension with a
+    method ``write`` writes its files. So these never belong to a later epoch than the snapshot,
+    and a resumed training starts by writing those of its snapshot.
 
     Args:
         run (dict): The :func:`identity` of the training, which is also saved.
+        overwrite (bool): Whether this training replaces the one that was set aside.
     """
 
     trigger = 1, 'epoch'
     priority = -100  # after every other extension, whose state is saved
 
-    def __init__(self, run):
-        self.run = run
+    def __init__(self, run, overwrite):
+        self.run, self.overwrite = run, overwrite
 
     def initialize(self, trainer):
         self.place = os.stat(trainer.out)
@@ -94,9 +107,12 @@ class Snapshot(chainer.training.Extension):
         """Does what follows once the snapshot is on disk."""
         newest = self.file_name(trainer)
         for name in self.names.intersection(folder.snapshots(trainer.out)) - {newest}:
-            remove_if_free(os.path.join(trainer.out, name))
+            path = os.path.join(trainer.out, name)
+            with unless_busy(path):
+                patiently(os.remove, path)
         self.names.add(newest)
-        folder.remove_set_aside(trainer.out)
+        if self.overwrite:
+            folder.remove_set_aside(trainer.out)
         for entry in trainer._extensions.values():
             if hasattr(entry.extension, 'write'):
                 entry.extension.write(trainer)
@@ -119,7 +135,8 @@ def claim(args, trainer):
         trainer (~chainer.training.Trainer): The trainer, with all its extensions.
 
     Returns:
-        contextlib.ExitStack: The lock. Closing it releases the folder.
+        tuple: The lock, a context manager, and the arrays of the snapshot that was resumed from,
+        or None.
 
     Raises:
         ValueError: If this training would replace another without ``--overwrite``, or the snapshot
@@ -127,24 +144,20 @@ def claim(args, trainer):
         OSError: If another training has locked the folder, or something cannot be read or written.
     """
     out, file = args.out, args.resume if args.resume != 'auto' else None
-    elsewhere = file and not _same(os.path.dirname(file) or '.', out)
-    if elsewhere:  # before the folder is made; no lock protects this file anyway
-        arrays = resume(file, trainer)
+    # A file is read before the folder is made, and never while it is half-written.
+    arrays = resume(file, trainer) if file else None
     with contextlib.ExitStack() as held:
         held.enter_context(lock(out))
-        folder.complete_setting_aside(out)
-        if file and not elsewhere:
-            arrays = resume(file, trainer)
         newest = folder.snapshots(out)[:1]
         if newest and args.resume == 'auto':
-            resume_newest(trainer)
+            arrays = _resume_newest(trainer)
         elif not (newest and file and _same(file, os.path.join(out, newest[0]))):
             _make_room(args)
             if file:
-                save_arrays(os.path.join(out, Snapshot.file_name(trainer)), arrays)
+                save_npz(os.path.join(out, Snapshot.file_name(trainer)), arrays)
             elif args.resume:
                 print(f'no snapshot in {out} to resume from: starting afresh')
-        return held.pop_all()
+        return held.pop_all(), arrays
 
 
 def _same(a, b):
@@ -157,40 +170,31 @@ def _same(a, b):
 
 def _make_room(args):
     """Refuses to replace an earlier training, or sets it aside with ``--overwrite``."""
-    out = args.out
-    names, aside = folder.files_of_run(out), folder.files_set_aside(out)
-    names_worth = folder.files_of_worth(out)
-    for name in names:
-        if os.path.isdir(os.path.join(out, name)):
-            raise ValueError(
-                f'{out}: {name} is a folder, not a file of a training; choose another folder with '
-                '--out'
-            )
-    if args.overwrite:
-        paths = [os.path.join(out, name) for name in names] + aside
-        if args.initmodel and any(_same(args.initmodel, path) for path in paths):
-            raise ValueError(
-                f'--initmodel {args.initmodel}: belongs to the training that --overwrite would '
-                'replace; choose another folder with --out'
-            )
-        if names_worth:
-            folder.set_aside(out)
-            print(f'# until the first snapshot, the earlier training is in {folder.aside(out)}')
-    elif names_worth:
-        continuing = 'continue it with --resume, ' if folder.snapshots(out) else ''
-        raise ValueError(
-            f'{out}: holds an earlier training ({", ".join(names_worth)}), which this one would '
-            f'overwrite; {continuing}choose another folder with --out, or give --overwrite'
-        )
-    elif aside:
+    out, aside = args.out, folder.aside(args.out)
+    names, names_aside = folder.files_of_run(out), folder.files_of_run(aside)
+    if names_aside and not args.overwrite:
         raise ValueError(
             f'{out}: --overwrite was interrupted before the first snapshot; to keep the earlier '
-            f'training, move its files back from {folder.aside(out)}, or give --overwrite again'
+            f'training, move its files back from {aside}, or give --overwrite again'
         )
-
-
-NET = 'updater/model:main/predictor/'
-BEST = 'extensions/ChooseEpoch/best/'
+    if names and not args.overwrite:
+        continuing = 'continue it with --resume, ' if folder.snapshots(out) else ''
+        raise ValueError(
+            f'{out}: holds an earlier training ({", ".join(names)}), which this one would '
+            f'overwrite; {continuing}choose another folder with --out, or give --overwrite'
+        )
+    replaced = [*(os.path.join(out, name) for name in names)]
+    replaced += [os.path.join(aside, name) for name in names_aside]
+    if args.initmodel and any(_same(args.initmodel, path) for path in replaced):
+        raise ValueError(
+            f'--initmodel {args.initmodel}: belongs to the training that --overwrite would '
+            'replace; choose another folder with --out'
+        )
+    if set(names).intersection(names_aside):
+        raise ValueError(f'{aside}: holds another training; move it elsewhere, or delete it')
+    if names:
+        folder.set_aside(out)
+        print(f'# until the first snapshot, the earlier training is in {aside}')
 
 
 def resume(path, trainer):
@@ -209,143 +213,71 @@ def resume(path, trainer):
         OSError: If it cannot be read.
     """
     arrays = read_npz(path)
-    try:
-        saved = dict(json.loads(arrays['extensions/Snapshot/run'].item()))
-        net = SavedNet({n[len(NET) :]: a for n, a in arrays.items() if n.startswith(NET)}).title
-        transposed = bool(arrays[NET + 'layout'][5])
-    except Exception as e:  # An untrusted file can hold anything.
-        raise BadFile(f'{path}: not a snapshot such as snapshot_epoch_1') from e
-    if 'extensions/ChooseEpoch/epoch' in arrays and not any(n.startswith(BEST) for n in arrays):
-        # An earlier version kept the best net only in a file beside the snapshot.
-        best = read_npz(os.path.join(os.path.dirname(path), 'best.model'))
-        arrays.update((BEST + name, array) for name, array in best.items())
-
-    ours = trainer.get_extension('Snapshot').run
-    defaults = _compared(parse_arguments([]))
-    theirs = {**defaults, **saved}
-    if '--transposed' not in saved:  # by an earlier version
-        theirs.update({'--transposed': transposed, INITMODEL: ours.get(INITMODEL)})
-    for name in {'--net': None, **defaults, **ours, INITMODEL: None}:
-        if theirs.get(name) != ours.get(name):
-            raise ValueError(
-                f'{path}: belongs to a training {_words(name, theirs.get(name))}, '
-                f'and this one is {_words(name, ours.get(name))}'
-            )
-    if net != describe_net(trainer.updater.get_optimizer('main').target.predictor):
-        raise BadFile(f'{path}: damaged, its parts do not fit together')
-
+    with naming(path, Exception, 'not a snapshot such as snapshot_epoch_1: '):
+        run = dict(json.loads(arrays['extensions/Snapshot/run'].item()))
+    compare(path, run, trainer.get_extension('Snapshot').run)
+    optimizer = trainer.updater.get_optimizer('main')
+    net = describe_net(optimizer.target.predictor)
+    for param in optimizer.target.params():  # Chainer would take states of any shape
+        param.update_rule._init_states(param)
     restore(path, arrays, trainer)
-    try:
-        consistent = _is_consistent(trainer, arrays)
-    except Exception:  # An untrusted log can be anything that JSON can express.
-        consistent = False
-    if not consistent:
-        raise BadFile(f'{path}: damaged, its parts do not fit together')
-    if trainer.updater.epoch > trainer.stop_trigger.period:
-        raise ValueError(
-            f'{path}: has {trainer.updater.epoch} epochs already, more than --epoch '
-            f'{trainer.stop_trigger.period}'
-        )
+    with naming(path, Exception, 'damaged, its parts do not fit together: '):
+        _check(trainer, arrays)
+        if net != describe_net(optimizer.target.predictor):
+            raise ValueError('another net')
+    epoch, last = trainer.updater.epoch, trainer.stop_trigger.period
+    if epoch > last:
+        raise ValueError(f'{path}: has {epoch} epochs already, more than --epoch {last}')
     name, newest = os.path.basename(path), Snapshot.file_name(trainer)
     if folder.epoch_of(name) and name != newest:  # it would be taken for an older one
-        raise ValueError(f'{path}: is of epoch {trainer.updater.epoch}; rename it to {newest}')
+        raise ValueError(f'{path}: is of epoch {epoch}; rename it to {newest}')
     return arrays
 
 
-def resume_newest(trainer):
+def _check(trainer, arrays):
+    """Raises an error unless what Chainer restores without a check is as after an epoch."""
+    iterator, report = trainer.updater.get_iterator('main'), trainer.get_extension('Report')
+    n = iterator.epoch * math.ceil(len(iterator.labels) / iterator.size)
+    for name, array in arrays.items():
+        counts_updates = name.startswith('updater/') and name.endswith(('/t', '/iteration'))
+        if iterator.position or counts_updates and array != n:
+            raise ValueError(name)
+    rows = trainer.get_extension('LogReport').log
+    # Of objects if a number is too large for NumPy, and thus for all
+    table, counts = numpy.array([[row[key] for key in COLUMNS] for row in rows]), report.counts
+    if table.dtype.kind != 'f' or table[:, 0].tolist() != list(range(1, iterator.epoch + 1)):
+        raise ValueError('log')
+    shape = iterator.epoch + 1, len(report.layers), report.bins
+    if numpy.array(counts).dtype.kind != 'f' or numpy.shape(counts) != shape:
+        raise ValueError('counts')
+
+
+def _resume_newest(trainer):
     """Restores a trainer from the newest valid snapshot in its folder, and prints which.
 
     A damaged snapshot is passed over. One that cannot be read is not, as it may be sound.
-
-    Args:
-        trainer (~chainer.training.Trainer): A trainer with the same extensions.
-
-    Raises:
-        ValueError: If there is no valid snapshot, or it belongs to another training or is past its
-            end; the message says why.
     """
-    problems = []
     for name in folder.snapshots(trainer.out):
         path = os.path.join(trainer.out, name)
         try:
-            resume(path, trainer)
+            arrays = resume(path, trainer)
         except BadFile as e:
-            problems.append(str(e))
-        except OSError as e:
-            problems.append(f'{e.filename or path}: {e.strerror or e}')
-            break
-        except MemoryError:
-            problems.append(f'{path}: not enough memory')
-            break
+            print(f'{e}; it is passed over')
         else:
-            for problem in problems:
-                print(f'{problem}; trying an older one')
             print(f'resume from {path}')
-            return
+            return arrays
     raise ValueError(
-        f'{"; ".join(problems)}; to give up this training and start anew, give --overwrite '
-        'without --resume'
+        f'{path}: damaged, as are all snapshots in {trainer.out}; to give up this training and '
+        'start anew, give --overwrite without --resume'
     )
-
-
-def _words(name, value):
-    if value is None or isinstance(value, bool):
-        return f'{"with" if value else "without"} {name.split()[0]}'
-    return f'with {name} {" ".join(str(value).split())}'
-
-
-def _is_consistent(trainer, arrays):
-    """Whether all that Chainer restores without a check fits together, as at the end of an
-    epoch.
-    """
-    iterator = trainer.updater.get_iterator('main')
-    optimizer = trainer.updater.get_optimizer('main')
-    rules = [(param, param.update_rule) for param in optimizer.target.params()]
-    log = trainer.get_extension('LogReport').log
-    report = trainer.get_extension('Report')
-    n = len(iterator.labels)
-    before = iterator.epoch - 1 + (n - (n % iterator.size or iterator.size)) / n
-
-    def as_it_was(name):
-        """Extensions were triggered by the last minibatch; all else saw the one before it."""
-        last = not name.startswith(('updater', 'stop_trigger'))
-        if name.endswith('previous_epoch_detail'):
-            return arrays[name] == (iterator.epoch if last else before)
-        if name.endswith('previous_iteration'):
-            return arrays[name] == iterator.iteration - (not last)
-        return True
-
-    return (
-        iterator.position == 0
-        and iterator.is_new_epoch
-        and iterator.iteration == trainer.updater.iteration == optimizer.t
-        and all(rule.t == optimizer.t for _, rule in rules)
-        and all(
-            state.shape == param.shape and state.dtype == param.dtype
-            for param, rule in rules
-            for state in rule.state.values()
-        )
-        and all(map(as_it_was, arrays))
-        and [row['epoch'] for row in log] == list(range(1, iterator.epoch + 1))
-        and _are_numbers([[row[key] for key in COLUMNS] for row in log])
-        and _are_numbers(report.counts)
-        and numpy.shape(report.counts) == (iterator.epoch + 1, len(report.layers), report.bins)
-    )
-
-
-def _are_numbers(lists):
-    """Whether what was read as JSON is numbers, each small enough for NumPy, and thus for all."""
-    return numpy.asarray(lists).dtype.kind in 'if'
 
 
 def how_to_resume(trainer):
     """The line for a training that was interrupted."""
-    line = f'interrupted in epoch {trainer.updater.epoch + 1}'
     try:
-        newest = folder.snapshots(trainer.out)[:1]
-    except OSError:  # Somebody has removed the folder.
-        newest = []
-    if not newest:
-        return f'{line}; there is no snapshot yet to resume from'
-    path = quote(os.path.join(trainer.out, newest[0]))
-    return f'{line}; to resume, add --resume {path} to the same command'
+        newest = folder.snapshots(trainer.out)[0]
+    except (OSError, IndexError):  # Somebody may have removed the folder.
+        return 'interrupted in epoch 1; there is no snapshot yet to resume from'
+    path = quote(os.path.join(trainer.out, newest))
+    epoch = folder.epoch_of(newest) + 1
+    return f'interrupted in epoch {epoch}; to resume, add --resume {path} to the same command'

@@ -13,7 +13,7 @@ from deploy.fold import find_thresholds, fold
 from deploy.packed import PackedMLP, PackedNet, pack_bits, summary, unpack_bits
 from helpers import ROOT, logits_of, run, trained
 from net import BinaryMLP, FloatMLP, QuantizedMLP
-from support.files import read_npz, save_arrays, save_npz
+from support.files import read_npz, save_npz
 
 try:
     from deploy.xnor import XnorMLP
@@ -150,7 +150,7 @@ def quantized(layer):
 
 def test_size_of_the_file(tmp_path):
     path = tmp_path / 'packed'
-    save_arrays(str(path), fold(BinaryMLP(784, 1000, 10)).arrays)
+    save_npz(str(path), fold(BinaryMLP(784, 1000, 10)).arrays)
     assert path.stat().st_size <= 250_000
 
 

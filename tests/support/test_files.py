@@ -15,7 +15,8 @@ import pytest
 
 from data import read_idx
 from pictures.digits import read_digits
-from support.files import read_npz, replacing, restore, save_arrays, save_npz
+from support import files
+from support.files import read_npz, replacing, restore, save_npz
 
 posix = pytest.mark.skipif(
     os.name == 'nt', reason='Windows has no FIFOs, links or modes like these'
@@ -278,10 +279,11 @@ def test_what_the_system_cannot_read_is_not_called_damaged(tmp_path, monkeypatch
     path = str(tmp_path / 'a.npz')
     numpy.savez(path, a=numpy.zeros(1))
 
-    def fail(*_):
-        raise OSError(number, os.strerror(number))
+    class Failing(io.BytesIO):
+        def read(self, *_):
+            raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(zipfile, '_EndRecData', fail)
+    monkeypatch.setattr(files, 'open', lambda *_: Failing(), raising=False)
     with pytest.raises(OSError) as e:
         read_npz(path)
     assert (e.value.errno, e.value.filename) == (number, path)
@@ -401,6 +403,13 @@ def test_the_mode_is_kept(tmp_path, mode):
 
 def test_equal_arrays_make_equal_files(tmp_path):
     a, b = numpy.zeros(1), numpy.ones(1)
-    save_arrays(str(tmp_path / '1'), {'a': a, 'b': b})
-    save_arrays(str(tmp_path / '2'), {'b': b, 'a': a})
+    save_npz(str(tmp_path / '1'), {'a': a, 'b': b})
+    save_npz(str(tmp_path / '2'), {'b': b, 'a': a})
     assert (tmp_path / '1').read_bytes() == (tmp_path / '2').read_bytes()
+
+
+def test_the_name_of_an_output_in_no_folder(tmp_path):
+    path = str(tmp_path / 'none' / 'seen.png')
+    with pytest.raises(FileNotFoundError) as e:
+        files.check_output(path, b'mark')
+    assert e.value.filename == path
