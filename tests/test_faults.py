@@ -15,7 +15,7 @@ import pytest
 
 import helpers
 import train_mnist
-from helpers import ROOT, log_of, same, small
+from helpers import PROGRAM, ROOT, log_of, same, small
 from support.files import read_npz, save_arrays
 
 EPOCHS = 3
@@ -44,9 +44,6 @@ def wait_for(prefix, folder, process):
         folder.exists() and any(name.startswith(prefix) for name in os.listdir(folder))
     ):
         time.sleep(0.01)
-
-
-PROGRAM = "import sys, train_mnist; sys.argv[0] = 'train_mnist.py'; train_mnist.main()"
 
 
 def arguments_for(folder, data):

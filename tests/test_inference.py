@@ -36,7 +36,9 @@ def folder(tmp_path_factory, mnist):
 )
 def test_accuracy(folder, name, words, tmp_path):
     folder, _, errors = folder
-    result = inference(folder / name, '--mistakes', tmp_path / 'wrong.png')
+    threads = '2' if 'packed' in name else '1'
+    options = '--mistakes', tmp_path / 'wrong.png'
+    result = inference(folder / name, *options, NUMBA_NUM_THREADS=threads)
     assert result.stderr == ''
     lines = result.stdout.splitlines()
     assert lines[0] == f'# {words} 784-200-200-10' or lines[0].startswith('# Numba is unavailable')

@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 import fast
-from helpers import ROOT, log_of, same, small, train, write_dataset
+from helpers import PROGRAM, ROOT, log_of, run, same, small, train, write_dataset
 from support.files import read_npz
 
 HEADER = (
@@ -177,21 +177,7 @@ def test_number_of_classes_comes_from_the_labels(mnist, tmp_path):
 
 
 def test_from_any_directory(small_mnist, tmp_path):
-    result = subprocess.run(
-        [
-            sys.executable,
-            os.path.join(ROOT, 'train_mnist.py'),
-            '--data',
-            small_mnist,
-            '-u',
-            '10',
-            '-e',
-            '1',
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    result = train('--data', small_mnist, '-u', 10, '-e', 1, cwd=tmp_path)
     assert result.stderr == ''
     assert sorted(os.listdir(tmp_path)) == ['result']
 
@@ -384,18 +370,19 @@ def test_bad_input(name, bad, small_mnist, tmp_path):
 
 def test_what_another_program_left_in_the_environment_silences_nothing(small_mnist, tmp_path):
     """Only --communicator makes the program one of several."""
+    code = "import os; os.environ['OMPI_COMM_WORLD_RANK'] = '1'; " + PROGRAM
     for options in ['--epoch', 'x'], ['--data', tmp_path / 'none']:
-        result = small(tmp_path / 'out', small_mnist, *options, OMPI_COMM_WORLD_RANK='1')
+        result = run('-c', code, *options, cwd=ROOT)
         assert result.returncode == 2 and result.stderr.count('\n') == 1
 
 
+@pytest.mark.skipif(os.name == 'nt', reason='Windows has no such limit')
 def test_a_net_that_does_not_fit_into_the_memory(small_mnist, tmp_path):
-    words = f'{sys.executable} {ROOT}/train_mnist.py --data {small_mnist} --out {tmp_path}/out'
-    result = subprocess.run(
-        ['sh', '-c', f'ulimit -v 6000000; exec {words} --unit 40000'],
-        capture_output=True,
-        text=True,
+    code = (
+        'import resource; resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30)); ' + PROGRAM
     )
+    options = '--data', small_mnist, '--out', tmp_path / 'out', '--unit', 40000
+    result = run('-c', code, *options, cwd=ROOT)
     assert result.returncode == 2 and result.stderr.count('\n') == 1
     assert 'Unable to allocate' in result.stderr and not (tmp_path / 'out').exists()
 
