@@ -180,16 +180,6 @@ def test_no_snapshot_to_resume_from(uninterrupted, small_mnist, tmp_path):
     assert same(tmp_path / 'mlp.model', uninterrupted / 'mlp.model')
 
 
-def test_newest_snapshot_is_of_another_training(uninterrupted, small_mnist, tmp_path):
-    small(tmp_path, small_mnist, '--epoch', 1)
-    result = small(tmp_path, small_mnist, '--seed', 1, '--resume')
-    assert result.returncode == 2
-    assert result.stderr == (
-        f'train_mnist.py: {tmp_path / "snapshot_epoch_1"}: belongs to a training with --seed 0, '
-        'and this one is with --seed 1\n'
-    )
-
-
 def one_line(process, status=1):
     out, err = process.communicate(timeout=100)
     assert process.returncode == status, err

@@ -75,13 +75,6 @@ def test_the_paper_sets_every_option():
     assert (args.alpha, args.final_alpha) == (3e-3, 3e-7)
 
 
-def test_what_is_given_stays():
-    args = train_mnist.parse_arguments(
-        ['--unit', '64', '--recipe', 'paper', '--dropout-hidden', '0.1']
-    )
-    assert (args.unit, args.dropout_hidden, args.dropout_input) == (64, 0.1, 0.2)
-
-
 def test_nothing_is_used_by_default():
     assert recipe_options(train_mnist.parse_arguments([])) == {}
 
