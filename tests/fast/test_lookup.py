@@ -17,7 +17,7 @@ import numba
 
 from fast.kernels import ROWS, UNITS, aligned
 from fast.lookup import WORD, product, table_size, write_signs, write_tables
-from test_kernels import ASSEMBLY, run
+from test_kernels import ASSEMBLY, cache, run
 
 # What Numba is told of the CPU, the feature that running its kernel takes, the kernel's name and
 # the instruction that adds a sum: from a table in registers, or in memory.
@@ -45,7 +45,11 @@ if sys.argv[1:]:
 )
 
 
-@numba.njit
+# Numba does not see that a function which it calls has changed.
+njit = numba.njit(cache=os.environ.get('NUMBA_CACHE_DIR') == cache())
+
+
+@njit
 def pack(S):
     """The words of signs of a matrix."""
     words, columns = -(-len(S) // WORD), -(-S.shape[1] // UNITS) * UNITS
@@ -55,7 +59,7 @@ def pack(S):
     return I
 
 
-@numba.njit
+@njit
 def multiply(A, stride, row_stride, n, I, carry, chunk, Y):
     """Writes carry Y + A S, so many rows at a time."""
     T = aligned(4 * table_size(n)).view(numpy.float32)
