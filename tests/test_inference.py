@@ -167,8 +167,9 @@ def test_names_that_standard_output_cannot_hold(folder, tmp_path, mnist):
     names = ['a.png', '数字.png'] + [os.fsdecode(b'caf\xe9.png')] * (sys.platform == 'linux')
     for name in names:
         Image.fromarray(mnist[2][0]).resize((99, 99)).save(tmp_path / name)
-    for encoding in 'utf-8:strict', 'cp1252':
-        result = inference(folder[0] / 'mlp.packed', tmp_path, PYTHONIOENCODING=encoding)
+    code = 'import sys, inference as i; sys.stdout.reconfigure(encoding=sys.argv.pop(1)); i.main()'
+    for encoding in 'utf-8', 'cp1252':
+        result = run('-c', code, encoding, folder[0] / 'mlp.packed', tmp_path, cwd=ROOT)
         assert (result.returncode, result.stderr) == (0, '')
         assert sum('.png: ' in line for line in result.stdout.splitlines()) == len(names)
 
