@@ -361,21 +361,8 @@ def test_file_of_another_net(file, prefix, option, name, signed, small_mnist, tm
     arrays[prefix + name] -= 1
     path = tmp_path / 'other.npz'
     numpy.savez(path, **arrays)
-    args = train_mnist.parse_arguments(
-        [
-            '--data',
-            str(small_mnist),
-            '--unit',
-            '50',
-            '--batchsize',
-            '50',
-            '--signed-pixels',
-            option,
-            str(path),
-            '--out',
-            str(tmp_path / 'out'),
-        ]
-    )
+    words = *arguments_for(tmp_path / 'out', small_mnist), '--signed-pixels', option, path
+    args = train_mnist.parse_arguments([*map(str, words)])
     with pytest.raises(ValueError, match=f'^{re.escape(str(path))}: '):
         train_mnist.prepare(args)
 

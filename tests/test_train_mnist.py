@@ -112,25 +112,9 @@ def test_resumed_on_a_terminal(trained, small_mnist, tmp_path):
     pty = pytest.importorskip('pty')
     small(tmp_path, small_mnist, '--epoch', 1)
     terminal, out = pty.openpty()
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            os.path.join(ROOT, 'train_mnist.py'),
-            '--data',
-            small_mnist,
-            '--unit',
-            '50',
-            '--batchsize',
-            '50',
-            '--out',
-            tmp_path,
-            '--epoch',
-            '3',
-            '--resume',
-        ],
-        stdout=out,
-        stderr=out,
-    )
+    command = [sys.executable, f'{ROOT}/train_mnist.py', '--data', small_mnist, '--out', tmp_path]
+    command += '--unit 50 --batchsize 50 --epoch 3 --resume'.split()
+    process = subprocess.Popen(command, stdout=out, stderr=out)
     os.close(out)
     shown = b''
     with contextlib.suppress(OSError):  # which is how a terminal ends
@@ -139,6 +123,8 @@ def test_resumed_on_a_terminal(trained, small_mnist, tmp_path):
     assert process.wait() == 0, shown
     assert b'this epoch [' in shown and b'Warning' not in shown
     assert same(tmp_path / 'mlp.model', trained / 'mlp.model')
+    for picture in tmp_path.glob('*.png'):  # which are empty from a forked child
+        assert picture.stat().st_size > 8000
 
 
 def test_initmodel_starts_from_its_parameters(trained, small_mnist, tmp_path):
@@ -154,20 +140,8 @@ def test_number_of_classes_comes_from_the_labels(mnist, tmp_path):
         for images, labels in (mnist[:2], mnist[2:])
     ]
     data = write_dataset(tmp_path / 'data', *few[0], *few[1])
-    result = small(
-        tmp_path / 'out',
-        data,
-        '--epoch',
-        1,
-        '--net',
-        'quantized',
-        '--layer',
-        1,
-        '--weight-bits',
-        2,
-        '--activation-bits',
-        3,
-    )
+    options = '--epoch 1 --net quantized --layer 1 --weight-bits 2 --activation-bits 3'.split()
+    result = small(tmp_path / 'out', data, *options)
     assert result.stderr == ''
     assert f'load {data}' in result.stdout
     assert '# net: quantized, W 2 bits, activations 3 bits' in result.stdout
@@ -188,16 +162,8 @@ def test_gpu(tmp_path, net):
     result = train('--gpu', 0, '--net', net, '--epoch', 1, '--out', tmp_path)
     assert result.stderr == ''
     assert log_of(tmp_path)[0]['validation/main/accuracy'] >= 0.95
-    result = train(
-        '--net',
-        net,
-        '--epoch',
-        1,
-        '--out',
-        tmp_path / 'cpu',
-        '--initmodel',
-        tmp_path / 'mlp.model',
-    )
+    options = '--out', tmp_path / 'cpu', '--initmodel', tmp_path / 'mlp.model'
+    result = train('--net', net, '--epoch', 1, *options)
     assert result.stderr == ''
 
 

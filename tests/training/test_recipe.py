@@ -24,22 +24,8 @@ from weight_clip import WeightClip
 
 def prepared(folder, data, *arguments):
     """The trainer, in a folder that is locked no longer."""
-    trainer, held = train_mnist.prepare(
-        train_mnist.parse_arguments(
-            [
-                '--data',
-                str(data),
-                '--unit',
-                '20',
-                '--batchsize',
-                '50',
-                '--out',
-                str(folder),
-                '--quiet',
-                *map(str, arguments),
-            ]
-        )
-    )
+    words = '--data', data, '--out', folder, '--unit', 20, '--batchsize', 50, '--quiet', *arguments
+    trainer, held = train_mnist.prepare(train_mnist.parse_arguments([*map(str, words)]))
     with held:
         return trainer
 
@@ -201,26 +187,10 @@ def test_the_epoch_is_chosen_by_images_that_training_never_sees(small_mnist, tmp
     )
 
 
-EVERYTHING = [
-    '--dropout-input',
-    0.2,
-    '--dropout-hidden',
-    0.3,
-    '--loss',
-    'hinge',
-    '--alpha',
-    0.003,
-    '--final-alpha',
-    1e-4,
-    '--glorot',
-    '--init',
-    'uniform',
-    '--signed-pixels',
-    '--clip',
-    'weights',
-    '--hold-out',
-    100,
-]
+EVERYTHING = (
+    '--dropout-input 0.2 --dropout-hidden 0.3 --loss hinge --alpha 0.003 --final-alpha 1e-4 '
+    '--glorot --init uniform --signed-pixels --clip weights --hold-out 100'
+).split()
 
 
 def test_a_resumed_training_is_the_same(small_mnist, tmp_path):
