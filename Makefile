@@ -15,7 +15,7 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet
 train: setup
 	.venv/bin/python train_mnist.py $(ARGS)
 
-test: setup .venv/tests-installed
+test: setup .venv/tests-installed .venv/compiled
 	.venv/bin/python -m pytest -n 3 --dist worksteal tests
 
 test-slow: setup .venv/tests-installed
@@ -58,6 +58,12 @@ endef
 .venv/tests-installed: tests/requirements.txt tests/requirements-optional.txt .venv/installed
 	$(PIP) -r $<
 	$(call install_optional,tests/requirements-optional.txt)
+	@touch $@
+
+# Numba compiles for a while, and each of the processes that run the tests would do it for itself.
+.venv/compiled: $(wildcard fast/*.py) .venv/tests-installed
+	-@! .venv/bin/python -c 'import numba' 2>/dev/null || \
+	NUMBA_NUM_THREADS=1 .venv/bin/python tests/fast/check_kernels.py
 	@touch $@
 
 .venv/mpi-installed: .venv/installed

@@ -3,8 +3,10 @@
 import os
 import sys
 
-# The tests and the programs they start run side by side. NumPy reads this when it is imported.
-os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+# The tests and the programs they start run side by side, where threads would wait for each other.
+# NumPy and Numba read this when they are imported.
+for name in 'OPENBLAS_NUM_THREADS', 'NUMBA_NUM_THREADS':
+    os.environ.setdefault(name, '1')
 import numpy
 import pytest
 

@@ -134,8 +134,8 @@ def start(*command, cwd='.', **variables):
     import, and with a CUDA device, which is lost in a fork.
     """
     command = [str(word) for word in command]
-    if sys.platform == 'linux' and not variables and '--gpu' not in command:
-        if fork_server()[1] == environment():
+    if sys.platform == 'linux' and '--gpu' not in command:
+        if fork_server()[1] == {**environment(), **variables}:
             return Child(command, cwd)
     return subprocess.Popen(
         [sys.executable, *command],
@@ -158,6 +158,10 @@ def run(*command, timeout=600, **kwargs):
         process.communicate()
         raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+# For code that runs before it.
+PROGRAM = "import sys, train_mnist; sys.argv[0] = 'train_mnist.py'; train_mnist.main()"
 
 
 def train(*arguments, **environment):

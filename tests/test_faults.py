@@ -15,7 +15,7 @@ import pytest
 
 import helpers
 import train_mnist
-from helpers import ROOT, log_of, same, small
+from helpers import PROGRAM, ROOT, log_of, same, small
 from support.files import read_npz, save_npz
 
 EPOCHS = 3
@@ -44,9 +44,6 @@ def wait_for(prefix, folder, process):
         folder.exists() and any(name.startswith(prefix) for name in os.listdir(folder))
     ):
         time.sleep(0.01)
-
-
-PROGRAM = "import sys, train_mnist; sys.argv[0] = 'train_mnist.py'; train_mnist.main()"
 
 
 def arguments_for(folder, data):
@@ -181,16 +178,6 @@ def test_no_snapshot_to_resume_from(uninterrupted, small_mnist, tmp_path):
     result = small(tmp_path, small_mnist, '--epoch', EPOCHS, '--resume', 'auto')
     assert f'no snapshot in {tmp_path} to resume from: starting afresh\n' in result.stdout
     assert same(tmp_path / 'mlp.model', uninterrupted / 'mlp.model')
-
-
-def test_newest_snapshot_is_of_another_training(uninterrupted, small_mnist, tmp_path):
-    small(tmp_path, small_mnist, '--epoch', 1)
-    result = small(tmp_path, small_mnist, '--seed', 1, '--resume')
-    assert result.returncode == 2
-    assert result.stderr == (
-        f'train_mnist.py: {tmp_path / "snapshot_epoch_1"}: belongs to a training with --seed 0, '
-        'and this one is with --seed 1\n'
-    )
 
 
 def one_line(process, status=1):
@@ -374,21 +361,8 @@ def test_file_of_another_net(file, prefix, option, name, signed, small_mnist, tm
     arrays[prefix + name] -= 1
     path = tmp_path / 'other.npz'
     numpy.savez(path, **arrays)
-    args = train_mnist.parse_arguments(
-        [
-            '--data',
-            str(small_mnist),
-            '--unit',
-            '50',
-            '--batchsize',
-            '50',
-            '--signed-pixels',
-            option,
-            str(path),
-            '--out',
-            str(tmp_path / 'out'),
-        ]
-    )
+    words = *arguments_for(tmp_path / 'out', small_mnist), '--signed-pixels', option, path
+    args = train_mnist.parse_arguments([*map(str, words)])
     with pytest.raises(ValueError, match=f'^{re.escape(str(path))}: '):
         train_mnist.prepare(args)
 

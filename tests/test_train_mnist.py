@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 import fast
-from helpers import ROOT, log_of, same, small, train, write_dataset
+from helpers import PROGRAM, ROOT, log_of, run, same, small, train, write_dataset
 from support.files import read_npz
 
 HEADER = (
@@ -112,25 +112,9 @@ def test_resumed_on_a_terminal(trained, small_mnist, tmp_path):
     pty = pytest.importorskip('pty')
     small(tmp_path, small_mnist, '--epoch', 1)
     terminal, out = pty.openpty()
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            os.path.join(ROOT, 'train_mnist.py'),
-            '--data',
-            small_mnist,
-            '--unit',
-            '50',
-            '--batchsize',
-            '50',
-            '--out',
-            tmp_path,
-            '--epoch',
-            '3',
-            '--resume',
-        ],
-        stdout=out,
-        stderr=out,
-    )
+    command = [sys.executable, f'{ROOT}/train_mnist.py', '--data', small_mnist, '--out', tmp_path]
+    command += '--unit 50 --batchsize 50 --epoch 3 --resume'.split()
+    process = subprocess.Popen(command, stdout=out, stderr=out)
     os.close(out)
     shown = b''
     with contextlib.suppress(OSError):  # which is how a terminal ends
@@ -139,6 +123,8 @@ def test_resumed_on_a_terminal(trained, small_mnist, tmp_path):
     assert process.wait() == 0, shown
     assert b'this epoch [' in shown and b'Warning' not in shown
     assert same(tmp_path / 'mlp.model', trained / 'mlp.model')
+    for picture in tmp_path.glob('*.png'):  # which are empty from a forked child
+        assert picture.stat().st_size > 8000
 
 
 def test_initmodel_starts_from_its_parameters(trained, small_mnist, tmp_path):
@@ -154,20 +140,8 @@ def test_number_of_classes_comes_from_the_labels(mnist, tmp_path):
         for images, labels in (mnist[:2], mnist[2:])
     ]
     data = write_dataset(tmp_path / 'data', *few[0], *few[1])
-    result = small(
-        tmp_path / 'out',
-        data,
-        '--epoch',
-        1,
-        '--net',
-        'quantized',
-        '--layer',
-        1,
-        '--weight-bits',
-        2,
-        '--activation-bits',
-        3,
-    )
+    options = '--epoch 1 --net quantized --layer 1 --weight-bits 2 --activation-bits 3'.split()
+    result = small(tmp_path / 'out', data, *options)
     assert result.stderr == ''
     assert f'load {data}' in result.stdout
     assert '# net: quantized, W 2 bits, activations 3 bits' in result.stdout
@@ -177,21 +151,7 @@ def test_number_of_classes_comes_from_the_labels(mnist, tmp_path):
 
 
 def test_from_any_directory(small_mnist, tmp_path):
-    result = subprocess.run(
-        [
-            sys.executable,
-            os.path.join(ROOT, 'train_mnist.py'),
-            '--data',
-            small_mnist,
-            '-u',
-            '10',
-            '-e',
-            '1',
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    result = train('--data', small_mnist, '-u', 10, '-e', 1, cwd=tmp_path)
     assert result.stderr == ''
     assert sorted(os.listdir(tmp_path)) == ['result']
 
@@ -202,16 +162,8 @@ def test_gpu(tmp_path, net):
     result = train('--gpu', 0, '--net', net, '--epoch', 1, '--out', tmp_path)
     assert result.stderr == ''
     assert log_of(tmp_path)[0]['validation/main/accuracy'] >= 0.95
-    result = train(
-        '--net',
-        net,
-        '--epoch',
-        1,
-        '--out',
-        tmp_path / 'cpu',
-        '--initmodel',
-        tmp_path / 'mlp.model',
-    )
+    options = '--out', tmp_path / 'cpu', '--initmodel', tmp_path / 'mlp.model'
+    result = train('--net', net, '--epoch', 1, *options)
     assert result.stderr == ''
 
 
@@ -388,13 +340,13 @@ def test_what_another_program_left_in_the_environment_silences_nothing(small_mni
     assert result.returncode == 2 and result.stderr.count('\n') == 1
 
 
+@pytest.mark.skipif(os.name == 'nt', reason='Windows has no such limit')
 def test_a_net_that_does_not_fit_into_the_memory(small_mnist, tmp_path):
-    words = f'{sys.executable} {ROOT}/train_mnist.py --data {small_mnist} --out {tmp_path}/out'
-    result = subprocess.run(
-        ['sh', '-c', f'ulimit -v 6000000; exec {words} --unit 40000'],
-        capture_output=True,
-        text=True,
+    code = (
+        'import resource; resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30)); ' + PROGRAM
     )
+    options = '--data', small_mnist, '--out', tmp_path / 'out', '--unit', 40000
+    result = run('-c', code, *options, cwd=ROOT)
     assert result.returncode == 2 and result.stderr.count('\n') == 1
     assert 'Unable to allocate' in result.stderr and not (tmp_path / 'out').exists()
 

@@ -36,15 +36,6 @@ def test_an_earlier_training_is_not_overwritten(small_mnist, tmp_path):
     assert len(log_of(tmp_path)) == 1
 
 
-def test_nor_by_a_snapshot_from_elsewhere(small_mnist, tmp_path):
-    for name in 'a', 'b':
-        assert small(tmp_path / name, small_mnist, '--epoch', 1).returncode == 0
-    snapshot = tmp_path / 'a' / 'snapshot_epoch_1'
-    result = small(tmp_path / 'b', small_mnist, '--epoch', 2, '--resume', snapshot)
-    assert result.returncode == 2 and 'holds an earlier training' in result.stderr
-    assert small(tmp_path / 'a', small_mnist, '--epoch', 2, '--resume', snapshot).returncode == 0
-
-
 def test_two_trainings_in_one_process(small_mnist, tmp_path):
     for _ in range(2):
         train_mnist.main(arguments(small_mnist, tmp_path, '--overwrite'))

@@ -1,7 +1,6 @@
 """Packed nets: the fold, the file, and both ways to compute them give the float net's answers."""
 
 import io
-import os
 
 import chainer
 from hypothesis import given, settings, strategies as st
@@ -241,18 +240,7 @@ def test_summary():
     net = QuantizedMLP(784, 100, 10, 2, 2, 3)
     packed = fold(net)
     rows = [line.split() for line in summary(packed).splitlines()]
-    assert rows[1] == [
-        'l1',
-        '784',
-        '100',
-        '78,700',
-        '22,400',
-        '78,400',
-        '(2',
-        'x',
-        '8,',
-        'integer)',
-    ]
+    assert ' '.join(rows[1]) == 'l1 784 100 78,700 22,400 78,400 (2 x 8, integer)'
     assert rows[2][:4] == ['l2', '100', '100', '10,300']
     assert rows[2][5:] == ['10,000', '(2', 'x', '3,', 'XNOR)']
     parameters = sum(param.size for param in net.params())
@@ -260,15 +248,11 @@ def test_summary():
     assert rows[4] == ['total', f'{parameters:,}', f'{size:,}', '89,400']
 
 
-def pack_program(*arguments):
-    return run(f'{ROOT}/pack.py', *arguments)
-
-
 def test_the_program(tmp_path):
     net = BinaryMLP(784, 100, 10)
     model, packed = tmp_path / 'mlp.model', tmp_path / 'packed'
     save_npz(str(model), net)
-    result = pack_program(model, packed)
+    result = run(f'{ROOT}/pack.py', model, packed)
     assert result.stderr == ''
     before, after = model.stat().st_size, packed.stat().st_size
     packed_net = PackedNet(read_npz(str(packed)))
@@ -281,21 +265,3 @@ def test_the_program(tmp_path):
         f'{model}: {before:,} bytes',
         f'{packed}: {after:,} bytes, {before / after:.1f} times smaller',
     ]
-
-    net.bn1.gamma.array[:] = numpy.nan
-    save_npz(str(tmp_path / 'broken'), net)
-    for arguments, message in [
-        (('packed', 'again'), 'packed: this model is packed already'),
-        (('none', 'packed'), 'none: '),
-        (('mlp.model', 'no/folder'), f'no{os.sep}folder: No such file or directory'),
-        (
-            ('broken', 'packed'),
-            'broken: bn1/gamma is not finite everywhere',
-        ),
-    ]:
-        result = pack_program(*(tmp_path / name for name in arguments))
-        assert (result.returncode, result.stdout) == (2, '')
-        # What the system says varies.
-        assert result.stderr.startswith(f'pack.py: {tmp_path}{os.sep}{message}')
-        assert result.stderr.count('\n') == 1
-    assert sorted(os.listdir(tmp_path)) == ['broken', 'mlp.model', 'packed']

@@ -17,7 +17,7 @@ import numba
 
 from fast.kernels import ROWS, UNITS, aligned
 from fast.lookup import WORD, product, table_size, write_signs, write_tables
-from test_kernels import run
+from test_kernels import ASSEMBLY, cache, run
 
 # What Numba is told of the CPU, the feature that running its kernel takes, the kernel's name and
 # the instruction that adds a sum: from a table in registers, or in memory.
@@ -27,19 +27,29 @@ CPUS = {
     'AVX-512': ('icelake-server', '+avx2,+avx512f', 'avx512f', 'AVX-512', r'vpermps\s.*%zmm'),
 }
 
-COMPILE = """
+COMPILE = (
+    ASSEMBLY
+    + """
 import json
+import sys
 from numba import float32, int64, uint32
+import pytest
 from fast import cpu, lookup
 
 floats, i = float32[::1], int64
-lookup.product.compile((floats, i, uint32[:, ::1], i, float32, floats, i, i, i))
-code, = lookup.product.inspect_asm().values()
-print(json.dumps([cpu.FLOAT_KERNELS[cpu.FLOATS], code]))
+types = floats, i, uint32[:, ::1], i, float32, floats, i, i, i
+print(json.dumps([cpu.FLOAT_KERNELS[cpu.FLOATS], assembly(lookup.product, types)]), flush=True)
+if sys.argv[1:]:
+    sys.exit(pytest.main(sys.argv[1:]))
 """
+)
 
 
-@numba.njit
+# Numba does not see that a function which it calls has changed.
+njit = numba.njit(cache=os.environ.get('NUMBA_CACHE_DIR') == cache())
+
+
+@njit
 def pack(S):
     """The words of signs of a matrix."""
     words, columns = -(-len(S) // WORD), -(-S.shape[1] // UNITS) * UNITS
@@ -49,7 +59,7 @@ def pack(S):
     return I
 
 
-@numba.njit
+@njit
 def multiply(A, stride, row_stride, n, I, carry, chunk, Y):
     """Writes carry Y + A S, so many rows at a time."""
     T = aligned(4 * table_size(n)).view(numpy.float32)
@@ -137,18 +147,15 @@ def test_signs():
 
 @pytest.mark.skipif(platform.machine() not in ('x86_64', 'AMD64'), reason='not an x86 CPU')
 @pytest.mark.parametrize('cpu', CPUS)
-def test_another_cpu(cpu, tmp_path):
+def test_another_cpu(cpu):
     """Compiling its kernel takes no CPU that has the instruction; the tests above do."""
     name, features, needed, kernel, instruction = CPUS[cpu]
-
-    result = run(['-c', COMPILE], name, features, tmp_path)
-    assert result.stderr == ''
-    description, code = json.loads(result.stdout)
+    lacking = needed and not llvmlite.binding.get_host_cpu_features().get(needed)
+    options = '-q', '-p', 'no:cacheprovider', '-k', 'not another_cpu', os.path.abspath(__file__)
+    result = run(['-c', COMPILE, *([] if lacking else options)], name, features)
+    assert (result.returncode, result.stderr) == (0, ''), result.stdout
+    description, code = json.loads(result.stdout.splitlines()[0])
     assert description == kernel
     assert re.search(instruction, code)
-    if needed and not llvmlite.binding.get_host_cpu_features().get(needed):
+    if lacking:
         pytest.skip(f'compiled, but this CPU has no {needed}')
-    options = '-q', '-p', 'no:cacheprovider', '-k', 'not another_cpu'
-    tests = ['-m', 'pytest', *options, os.path.abspath(__file__)]
-    result = run(tests, name, features, tmp_path)
-    assert result.returncode == 0, result.stdout
