@@ -14,7 +14,6 @@ import os
 import sys
 import time
 
-from chainer_compat import chainer
 import numpy
 
 import fast
@@ -42,22 +41,11 @@ class Unpacked:
 
     kernels = None
 
-    def __init__(self, net, device):
-        self.net = net
-        self.device = device
-        device.use()
-        net.to_device(device)
+    def __init__(self, net, temperature):
+        self.net, self.temperature = net, numpy.float32(temperature or 1)
 
     def logits(self, images):
-        with chainer.using_config('train', False), chainer.no_backprop_mode():
-            return numpy.concatenate(
-                [
-                    chainer.backends.cuda.to_cpu(
-                        self.net(self.device.send(images[i : i + 1000])).array
-                    )
-                    for i in range(0, len(images), 1000)
-                ]
-            )
+        return models.logits(self.net, images) / self.temperature
 
 
 def load(file, gpu):
@@ -76,7 +64,10 @@ def load(file, gpu):
     with naming(file):
         if 'packed_version' not in arrays:
             saved = models.SavedNet(arrays)
-            return Unpacked(models.load(file, saved), device), saved
+            net = models.load(file, saved)
+            device.use()
+            net.to_device(device)
+            return Unpacked(net, saved.temperature), saved
         if gpu >= 0:
             raise ValueError(f'a packed model runs on the CPU, without --gpu {gpu}')
         net = PackedNet(arrays)
@@ -95,31 +86,34 @@ def check_picture(out):
     check_output(out, MARK)
 
 
-def draw_mistakes(out, images, labels, predicted):
+def save(picture, out):
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text('Software', SOFTWARE)
+    with replacing(out, MARK) as f:
+        picture.save(f, format='PNG', pnginfo=info)
+
+
+def draw_mistakes(images, labels, predicted):
     """Draws the misclassified images, each with its label and the predicted class."""
     try:
-        from matplotlib.figure import Figure
+        from PIL import Image, ImageDraw
     except ImportError as e:
-        raise ValueError(f'--mistakes needs Matplotlib (pip install matplotlib): {e}') from e
+        raise ValueError(f'--mistakes needs Pillow (pip install pillow): {e}') from e
 
     wrong = numpy.flatnonzero(predicted != labels)
     columns = max(1, min(20, math.ceil(math.sqrt(len(wrong)))))
-    rows = max(1, math.ceil(len(wrong) / columns))
-    height, width = images.shape[1:]
-    cell = height + 10, width + 6  # with room for the classes above
-    # One large picture: axes for each image would take a minute.
-    page = numpy.zeros((rows * cell[0], columns * cell[1]), numpy.uint8)
-    figure = Figure(figsize=(0.7 * columns, 0.85 * rows))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis('off')
+    height, width = 2 * images.shape[1] + 20, 2 * images.shape[2] + 8
+    sheet = Image.new('L', (columns * width, max(1, -(-len(wrong) // columns)) * height), 255)
+    draw = ImageDraw.Draw(sheet)
     for k, i in enumerate(wrong):
-        top, left = k // columns * cell[0] + 9, k % columns * cell[1] + 3
-        page[top : top + height, left : left + width] = images[i]
-        classes = f'{labels[i]} → {predicted[i]}'
-        axes.text(left + width / 2, top - 1, classes, fontsize=8, ha='center', va='bottom')
-    axes.imshow(page, cmap='gray_r', vmin=0, vmax=255, aspect='auto')
-    with replacing(out, MARK) as f:
-        figure.savefig(f, dpi=100, format='png', metadata={'Software': SOFTWARE})
+        left, top = k % columns * width + 4, k // columns * height
+        draw.text((left, top + 3), f'{labels[i]}  as  {predicted[i]}', 0)
+        sheet.paste(
+            Image.fromarray(255 - images[i]).resize((width - 8, height - 20)), (left, top + 16)
+        )
+    return sheet
 
 
 def evaluate(model, n_in, folder, mistakes):
@@ -137,18 +131,19 @@ def evaluate(model, n_in, folder, mistakes):
     print(f'errors: {errors} of {len(labels)} images')
     print(f'images per second: {len(labels) / seconds:,.0f}')
     if mistakes:
-        draw_mistakes(mistakes, images, labels, predicted)
+        save(draw_mistakes(images, labels, predicted), mistakes)
 
 
 def classify(model, net, paths, show):
     """Prints what each picture shows. A bad picture is reported, and the others are read."""
     try:
-        from PIL.PngImagePlugin import PngInfo
         from pictures.digits import draw_answers, find_pictures, read_digits
     except ImportError as e:
         raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
     if not net.layout:
         raise ValueError(f'the net takes {net.n_in} pixels, which do not make up a square')
+    if net.temperature is None:
+        print('# this model has no temperature: its probabilities are not calibrated')
     shown, failed = [], False
     for picture in find_pictures(paths):
         try:
@@ -157,35 +152,41 @@ def classify(model, net, paths, show):
             report_problem(e)
             failed = True
             continue
-        answer = ' '.join(describe_answers(model.logits(images)))
+        answer = ' '.join(describe_answers(model.logits(images), net.temperature))
         print(f'{picture}: {answer}', flush=True)
         shown.append((picture, images, answer))
     if show and shown:
-        info = PngInfo()
-        info.add_text('Software', SOFTWARE)
-        with replacing(show, MARK) as f:
-            draw_answers(shown).save(f, format='PNG', pnginfo=info)
+        save(draw_answers(shown), show)
     if failed:
         sys.exit(2)
 
 
-def describe_answers(logits):
-    """The classes, their probabilities, and where another class is more than half as probable.
+def softmax(logits):
+    powers = numpy.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def unsure(probabilities):
+    """Where another class is more than a tenth as probable as the first, of shape (n,)."""
+    second, first = numpy.sort(probabilities, axis=1)[:, -2:].T
+    return second > first / 10
+
+
+def describe_answers(logits, calibrated):
+    """The classes, their probabilities, and which are unsure.
 
     Args:
         logits (array): Float array of shape (n, n_out) for the digits of a picture.
+        calibrated: Nothing is called unsure unless this is true.
 
     Yields:
-        str: For example ``37``, `` 0.731 0.520`` and ``(unsure, 7 or 1)``.
+        str: For example ``37``, `` 0.991 0.720`` and ``(unsure, 7 or 1)``.
     """
-    classes = numpy.argsort(-logits, axis=1)[:, :2]
+    classes, p = numpy.argsort(-logits, axis=1)[:, :2], softmax(logits)
     yield ('' if logits.shape[1] <= 10 else '-').join(map(str, classes[:, 0]))
-    probabilities = numpy.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    yield ' ' + ' '.join(f'{p:.3f}' for p in probabilities.max(axis=1))
-    for of_digit, (first, second) in zip(probabilities, classes):
-        if of_digit[second] > of_digit[first] / 2:
-            yield f'(unsure, {first} or {second})'
+    yield ' ' + ' '.join(f'{p:.3f}' for p in p.max(axis=1))
+    for first, second in classes[unsure(p)] if calibrated else ():
+        yield f'(unsure, {first} or {second})'
 
 
 def main(argv=None):
@@ -195,7 +196,9 @@ def main(argv=None):
     add = parser.add_argument
     add('model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model')
     image = 'PNG or JPEG file of a digit or a row of them, or a folder of such files; without it, '
-    add('images', metavar='IMAGE', nargs='*', type=path, help=image + 'the test images')
+    add(
+        'images', metavar='IMAGE', nargs='*', default=[], type=path, help=image + 'the test images'
+    )
     data = 'folder with the data set whose test images to classify (default: MNIST)'
     add('--data', metavar='DIR', default=MNIST, type=path, help=data)
     gpu = 'CUDA device for a model that is not packed (default: -1, the CPU)'

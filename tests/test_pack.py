@@ -40,6 +40,11 @@ def models(tmp_path_factory):
             b'/* Made by pack.py of BinaryNet on Chainer.\n *\n * A packed binary net 784',
             'cc -std=c99',
         ),
+        (
+            'my-net.h',
+            b'/* Made by pack.py of BinaryNet on Chainer.',
+            'call my_net_classify(pixels)',
+        ),
         ('net.HTML', b'<!DOCTYPE html>', 'in a browser'),
         ('net.onnx', b'', 'onnxruntime.InferenceSession'),
     ],
@@ -93,7 +98,7 @@ def test_bad_input(models, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['hostile', 'text']
 
 
-@pytest.mark.parametrize('name', ['net', 'net.c', 'net.html', 'net.onnx'])
+@pytest.mark.parametrize('name', ['net', 'net.c', 'net.h', 'net.html', 'net.onnx'])
 def test_only_its_own_outputs_are_replaced(models, tmp_path, name):
     if name == 'net.onnx':
         pytest.importorskip('onnx', reason='onnx is not installed')
@@ -114,14 +119,14 @@ def test_only_its_own_outputs_are_replaced(models, tmp_path, name):
     assert pack(models / 'mlp.model', path).returncode == 0
 
 
-@pytest.mark.parametrize('name', ['net.htm', 'net.h', 'net.cpp', 'mlp.model', 'snapshot.1'])
+@pytest.mark.parametrize('name', ['net.htm', 'net.hpp', 'net.cpp', 'mlp.model', 'snapshot.1'])
 def test_unknown_endings(models, tmp_path, name):
     result = pack(models / 'mlp.model', tmp_path / name)
     ending = os.path.splitext(name)[1]
     assert (result.returncode, result.stdout) == (2, '')
     assert result.stderr == (
         f'pack.py: {tmp_path}/{name}: no format has the ending {ending}; use one of .packed, '
-        '.npz, .onnx, .c, .html, or none\n'
+        '.npz, .onnx, .c, .h, .html, or none\n'
     )
     assert os.listdir(tmp_path) == []
 
