@@ -9,7 +9,7 @@
 
 import support.begin  # before what takes a second  # noqa: F401
 
-import math
+import contextlib
 import os
 import sys
 import time
@@ -21,14 +21,7 @@ from data import MNIST
 from deploy.packed import PackedMLP, PackedNet
 from support import models
 from pictures.folders import read_test_data
-from support.program import (
-    Parser,
-    errors_as_one_line,
-    get_device,
-    number,
-    path,
-    report_problem,
-)
+from support.program import Parser, errors_as_one_line, get_device, number, path, report_problem
 from support.files import check_output, naming, read_npz, replacing
 
 # The program's name in a picture that it draws, and what that makes of the picture's first bytes.
@@ -87,7 +80,7 @@ def check_picture(out):
 
 
 def save(picture, out):
-    from PIL.PngImagePlugin import PngInfo
+    from PIL.PngImagePlugin import PngInfo  # once the picture is drawn, there is Pillow
 
     info = PngInfo()
     info.add_text('Software', SOFTWARE)
@@ -95,25 +88,12 @@ def save(picture, out):
         picture.save(f, format='PNG', pnginfo=info)
 
 
-def draw_mistakes(images, labels, predicted):
-    """Draws the misclassified images, each with its label and the predicted class."""
+@contextlib.contextmanager
+def needing_packages():
     try:
-        from PIL import Image, ImageDraw
+        yield
     except ImportError as e:
-        raise ValueError(f'--mistakes needs Pillow (pip install pillow): {e}') from e
-
-    wrong = numpy.flatnonzero(predicted != labels)
-    columns = max(1, min(20, math.ceil(math.sqrt(len(wrong)))))
-    height, width = 2 * images.shape[1] + 20, 2 * images.shape[2] + 8
-    sheet = Image.new('L', (columns * width, max(1, -(-len(wrong) // columns)) * height), 255)
-    draw = ImageDraw.Draw(sheet)
-    for k, i in enumerate(wrong):
-        left, top = k % columns * width + 4, k // columns * height
-        draw.text((left, top + 3), f'{labels[i]}  as  {predicted[i]}', 0)
-        sheet.paste(
-            Image.fromarray(255 - images[i]).resize((width - 8, height - 20)), (left, top + 16)
-        )
-    return sheet
+        raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
 
 
 def evaluate(model, n_in, folder, mistakes):
@@ -131,15 +111,15 @@ def evaluate(model, n_in, folder, mistakes):
     print(f'errors: {errors} of {len(labels)} images')
     print(f'images per second: {len(labels) / seconds:,.0f}')
     if mistakes:
+        with needing_packages():
+            from pictures.mistakes import draw_mistakes
         save(draw_mistakes(images, labels, predicted), mistakes)
 
 
 def classify(model, net, paths, show):
     """Prints what each picture shows. A bad picture is reported, and the others are read."""
-    try:
+    with needing_packages():
         from pictures.digits import draw_answers, find_pictures, read_digits
-    except ImportError as e:
-        raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
     if not net.layout:
         raise ValueError(f'the net takes {net.n_in} pixels, which do not make up a square')
     if net.temperature is None:
@@ -195,11 +175,9 @@ def main(argv=None):
     )
     add = parser.add_argument
     add('model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model')
-    image = 'PNG or JPEG file of a digit or a row of them, or a folder of such files; without it, '
-    add(
-        'images', metavar='IMAGE', nargs='*', default=[], type=path, help=image + 'the test images'
-    )
-    data = 'folder with the data set whose test images to classify (default: MNIST)'
+    image = 'PNG or JPEG file of digits in a row, or folder of such files; without it, test images'
+    add('images', metavar='IMAGE', nargs='*', default=[], type=path, help=image)
+    data = 'folder with a data set, or pictures by class: its test images (default: MNIST)'
     add('--data', metavar='DIR', default=MNIST, type=path, help=data)
     gpu = 'CUDA device for a model that is not packed (default: -1, the CPU)'
     add('--gpu', '-g', type=number(-1, 999), metavar='ID', default=-1, help=gpu)

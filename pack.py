@@ -48,7 +48,7 @@ def as_onnx(net, out):
         raise ValueError(f'{out}: needs the package onnx (pip install onnx): {e}') from e
     rows, columns = net.image_shape
     return to_onnx(net), (
-        f"onnxruntime.InferenceSession({out!r}).run(None, {{'pixels': images}}) gives logits and "
+        f"onnxruntime.InferenceSession({out!r}).run(None, {{'pixels': images}}) gives logits, "
         f'classes and probabilities of uint8 images of shape (n, {rows}, {columns})'
     )
 

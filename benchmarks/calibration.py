@@ -18,6 +18,8 @@ import numpy
 
 from data import MNIST, read_test_set
 from inference import load, softmax, unsure
+from pack import read
+from support.files import npz
 
 NETS = {
     '1 bit': [],
@@ -25,22 +27,15 @@ NETS = {
     '4 bits': ['--net', 'quantized'],
     'full precision': ['--net', 'float'],
 }
+# Name -> whether an answer is unsure, by the two largest probabilities (before: at temperature 1).
 RULES = {
-    'another class more than half as probable, at temperature 1': lambda p, raw: half(raw),
-    'another class more than a tenth as probable': lambda p, raw: unsure(p),
-    'a probability below 0.9': lambda p, raw: p.max(axis=1) < 0.9,
-    'a probability below 0.95': lambda p, raw: p.max(axis=1) < 0.95,
-    'less than 0.8 between the first and the second': lambda p, raw: margin(p) < 0.8,
+    'second > first / 10': lambda first, second, before: second > first / 10,
+    'second > first / 2, before': lambda first, second, before: before[1] > before[0] / 2,
+    'first < 0.9': lambda first, second, before: first < 0.9,
+    'first < 0.95': lambda first, second, before: first < 0.95,
+    'second > 0.1': lambda first, second, before: second > 0.1,
+    'first - second < 0.8': lambda first, second, before: first - second < 0.8,
 }
-
-
-def half(p):
-    second, first = numpy.sort(p, axis=1)[:, -2:].T
-    return second > first / 2
-
-
-def margin(p):
-    return numpy.diff(numpy.sort(p, axis=1)[:, -2:])[:, 0]
 
 
 def reliability(p, labels, n_bins=15):
@@ -64,8 +59,12 @@ def measure(path):
     y = model.logits(images)
     raw, p = softmax(y * saved.temperature), softmax(y)
     wrong = p.argmax(axis=1) != labels
-    chosen = {name: rule(p, raw) for name, rule in RULES.items()}
+    before, after = (numpy.sort(q, axis=1)[:, :-3:-1].T for q in (raw, p))
+    chosen = {name: rule(*after, before) for name, rule in RULES.items()}
+    assert (chosen['second > first / 10'] == unsure(p)).all()
+    packed = saved.weight_bits <= 8
     return {
+        'bytes': len(npz(read(path)[0].arrays)) if packed else os.path.getsize(path),
         'temperature': saved.temperature,
         'accuracy': 1 - wrong.mean(),
         'before': reliability(raw, labels),
@@ -84,8 +83,7 @@ def main(folder):
             command += ['--hold-out', str(hold_out), *options]
             subprocess.run(command, check=True, stdout=sys.stderr)
             results[name] = measure(f'{out}/mlp.model')
-    numbers = json.dumps(results, indent=1, default=float)
-    print(numbers)
+    print(json.dumps(results, indent=1, default=float))
 
 
 if __name__ == '__main__':

@@ -15,9 +15,9 @@ HEAD = """\
  * Pixels are 0 to 255, row by row, as those that the net was trained on. The class, 0 to {last},
  * is that of the largest logit. Its probability is exp(logits[class]) divided by the sum of the
  * exp of all{calibrated}.
- * Nothing is allocated, no global state is written, and no library is needed. The packed net's
- * {size:,} bytes are tables of {tables:,} here, as rows are whole words of 64 bits. The functions
- * take at most {stack:,} bytes of stack.
+ * Nothing is allocated, no global state is written, and no library is needed. The functions take
+ * at most {stack:,} bytes of stack. The packed net's {size:,} bytes are tables of {tables:,} here,
+ * with rows of whole words of 64 bits, and thresholds of 16 bits where these are enough.
  */
 #include <stdint.h>
 

@@ -239,7 +239,39 @@ def draw_recipe():
     figure.savefig(f'{HERE}/recipe.png', dpi=120)
 
 
+def draw_calibration():
+    """Draws the reliability diagram, and prints the tables of benchmarks/calibration.py."""
+    with open(f'{HERE}/calibration.json') as f:
+        nets = json.load(f)
+    figure = Figure(figsize=(9, 4), layout='tight')
+    plots = figure.subplots(1, 2, sharey=True)
+    for axes, when in zip(plots, ('before', 'after')):
+        axes.plot([0, 1], [0, 1], color='0.7')
+        for name, net in nets.items():
+            bins = [(p, right) for p, right, n in net[when]['bins'] if n >= 10]
+            axes.plot(*zip(*bins), '.-', label=f'{name}: {net[when]["error"]:.3f}')
+        title = {'before': 'softmax of the outputs', 'after': 'divided by the temperature'}[when]
+        axes.set(title=title, xlabel='probability of the answer', xlim=(0, 1), ylim=(0, 1))
+        axes.grid(alpha=0.3)
+        axes.legend(title='calibration error', fontsize='small')
+    plots[0].set(ylabel='share of right answers')
+    figure.savefig(f'{HERE}/calibration.png', dpi=120)
+
+    print('\n| net | temperature | accuracy | mean before | after | error before | after |')
+    print('|---|---|---|---|---|---|---|')
+    for name, net in nets.items():
+        numbers = [net[when][what] for what in ('mean', 'error') for when in ('before', 'after')]
+        cells = [f'{x:.3f}' for x in (net['temperature'], net['accuracy'], *numbers)]
+        print(f'| {name} | ' + ' | '.join(cells) + ' |')
+    print('\n| unsure if | ' + ' | '.join(nets) + ' |\n' + '|---' * (len(nets) + 1) + '|')
+    for rule in nets['1 bit']['unsure']:
+        shares = (net['unsure'][rule] for net in nets.values())
+        cells = (f'{100 * images:.1f}, {100 * errors:.0f}' for images, errors in shares)
+        print(f'| {rule} | ' + ' | '.join(cells) + ' |')
+
+
 if __name__ == '__main__':
+    draw_calibration()
     draw_quantizer()
     for kind in 'binary', 'quantized':
         draw_training(kind)

@@ -105,7 +105,9 @@ class SavedNet:
     """
 
     def __init__(self, arrays):
-        self.arrays, checked = arrays, Checked(arrays, 'a saved net such as mlp.model')
+        kind = 'a saved net such as mlp.model, which has links l1, bn1, l2, bn2 and so on, and '
+        kind += 'persistents activation_bits and pixel_scale'
+        self.arrays, checked = arrays, Checked(arrays, kind)
         shapes = checked.shapes_of_weights(2)
         self.n_in = shapes[0][1]
         self.sizes = [self.n_in, *(units for units, _ in shapes)]

@@ -11,9 +11,10 @@ import pytest
 
 from deploy.fold import fold
 from helpers import ROOT, logits_of, run, small, trained, write_dataset
-from inference import describe_answers, draw_mistakes, unsure
+from inference import describe_answers, unsure
 from net import BinaryMLP
 from pictures.digits import read_digits
+from pictures.mistakes import draw_mistakes
 from support.files import read_npz, save_arrays, save_npz
 from support.models import remember_numbers
 

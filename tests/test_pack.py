@@ -7,12 +7,14 @@ import shlex
 import subprocess
 import sys
 
+import chainer
 import numpy
 import pytest
 
 from deploy.fold import fold
 from deploy.packed import PackedNet
 from helpers import ROOT, run
+from link_binary_linear import BinaryLinear
 from net import BinaryMLP, FloatMLP
 from support.files import npz, read_npz, save_arrays, save_npz
 
@@ -79,11 +81,17 @@ def test_the_line_for_onnx_is_python(models, tmp_path):
 
 def test_bad_input(models, tmp_path):
     (tmp_path / 'text').write_text('nonsense')
+    save_npz(str(tmp_path / 'own'), chainer.Sequential(BinaryLinear(784, 9), BinaryLinear(9, 3)))
     hostile = {**read_npz(str(models / 'mlp.packed')), 'n_in': numpy.int32(785)}
     save_arrays(str(tmp_path / 'hostile'), hostile)
     for arguments, message in (
         ([tmp_path / 'none', tmp_path / 'net.c'], f'{tmp_path / "none"}: '),
         ([tmp_path / 'text', tmp_path / 'net.c'], 'text: damaged, or not a file'),
+        (
+            [tmp_path / 'own', tmp_path / 'net.c'],
+            'own: not a saved net such as mlp.model, which has links l1, bn1, l2, bn2 and so on, '
+            'and persistents activation_bits and pixel_scale: the weight of a layer is missing',
+        ),
         ([tmp_path / 'hostile', tmp_path / 'net.c'], 'hostile: not a valid packed model: l1/W'),
         ([models / 'float.model', tmp_path / 'net.c'], 'float.model: a float net has no bits'),
         ([models / 'mlp.packed', tmp_path / 'net'], 'mlp.packed: this model is packed already'),
@@ -95,7 +103,7 @@ def test_bad_input(models, tmp_path):
         result = pack(*arguments)
         assert result.returncode == 2 and result.stderr.count('\n') == 1
         assert message in result.stderr
-    assert sorted(os.listdir(tmp_path)) == ['hostile', 'text']
+    assert sorted(os.listdir(tmp_path)) == ['hostile', 'own', 'text']
 
 
 @pytest.mark.parametrize('name', ['net', 'net.c', 'net.h', 'net.html', 'net.onnx'])
@@ -136,6 +144,21 @@ def test_the_supplied_net_is_what_is_read(tmp_path):
     net = PackedNet(read_npz(f'{ROOT}/results/binary.packed'))
     with open(f'{ROOT}/results/binary.packed', 'rb') as f:
         assert bytes(npz(net.arrays)) == f.read()
+
+
+def test_a_net_of_ones_own(tmp_path):
+    """With the names and numbers that docs/layers.md names."""
+    net = chainer.Chain()
+    with net.init_scope():
+        for i, (n_in, n_out) in enumerate([(784, 9), (9, 9), (9, 3)], 1):
+            setattr(net, f'l{i}', BinaryLinear(n_in, n_out))
+            setattr(net, f'bn{i}', chainer.links.BatchNormalization(n_out))
+    net.add_persistent('activation_bits', 1)
+    net.add_persistent('pixel_scale', 256)
+    save_npz(str(tmp_path / 'own'), net)
+    result = pack(tmp_path / 'own', tmp_path / 'own.c')
+    assert (result.returncode, result.stderr) == (0, '')
+    assert result.stdout.startswith('a binary net 784-9-9-3\n')
 
 
 @pytest.mark.parametrize('arguments', [['', 'net.c'], ['mlp.model', '']])
