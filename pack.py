@@ -73,10 +73,8 @@ def as_html(net, out):
 
 
 # By the ending of the name: the writer, and what stands in the first bytes of each such file.
-PACKED, C = (
-    (as_packed, b'packed_version.npy'),
-    (as_c, b'/* Made by pack.py of BinaryNet on Chainer.'),
-)
+PACKED = as_packed, b'packed_version.npy'
+C = as_c, b'/* Made by pack.py of BinaryNet on Chainer.'
 FORMATS = {
     '': PACKED,
     '.packed': PACKED,
@@ -112,13 +110,11 @@ def pack(model, out):
 
 
 def main(argv=None):
-    parser = Parser(
-        description='Packs a trained net: one bit per weight, integers instead of floats.'
-    )
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model')
-    out = 'file to write: ONNX, C or a web page if its name ends in .onnx, .c or .html; a packed '
-    out += 'model if it ends in .packed or .npz, or has no ending'
+    out = 'file to write: ONNX, C, its header or a web page if the name ends in .onnx, .c, .h or '
+    out += '.html; a packed model if it ends in .packed or .npz, or has no ending'
     add('out', metavar='OUT', type=path, help=out)
     args = parser.parse_args(argv)
     with errors_as_one_line():

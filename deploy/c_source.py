@@ -13,8 +13,9 @@ HEAD = """\
  * {title}.{accuracy}
  *
  * Pixels are 0 to 255, row by row, as those that the net was trained on. The class, 0 to {last},
- * is that of the largest logit. Its probability is exp(logits[class]) divided by the sum of the
- * exp of all{calibrated}.
+ * is that of the largest logit. The probability of class k is exp(logits[k]) divided by the sum
+ * of these numbers for all classes{calibrated}.
+ *
  * Nothing is allocated, no global state is written, and no library is needed. The functions take
  * at most {stack:,} bytes of stack. The packed net's {size:,} bytes are tables of {tables:,} here,
  * with rows of whole words of 64 bits, and thresholds of 16 bits where these are enough.
@@ -166,7 +167,7 @@ def to_c(net, path):
         **common,
         title=net.title.capitalize(),
         accuracy='' if net.accuracy is None else f' Test accuracy: {net.accuracy:.4f}.',
-        calibrated=', but was not calibrated' if net.temperature is None else '',
+        calibrated='; it is not calibrated' if net.temperature is None else '',
         last=net.n_out - 1,
         size=net.nbytes,
         tables=sum(array.nbytes for array in arrays.values()),

@@ -217,7 +217,8 @@ def test_what_the_deployment_page_says(c_program, mnist, capsys):
         assert f'    {line}' in page
     for _, size, time, differ in rows(read('benchmarks/formats.txt'))[1:]:
         assert f' {size} ' in page and f' {time} ' in page and differ in ('0', '')
-    model, _ = load(f'{ROOT}/results/binary.packed', -1)
+    model, net = load(f'{ROOT}/results/binary.packed', -1)
+    assert f'the net of `./train_mnist.py` with {100 * net.accuracy:.2f} %' in words
     for shift, words in (0, 'are read correctly'), (3, 'if they are moved by three pixels'):
         answers = model.logits(numpy.roll(mnist[2][:2000], shift, axis=2)).argmax(axis=1)
         right = 100 * (answers == mnist[3][:2000]).mean()
