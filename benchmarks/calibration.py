@@ -77,13 +77,13 @@ def main(folder):
     results = {}
     for hold_out in 0, 10000:
         for name, options in NETS.items():
-            name += ', 10,000 held out' if hold_out else ''
-            out = os.path.join(folder, name.replace(' ', '-').replace(',', ''))
+            name += ', held out' if hold_out else ''
+            out = os.path.join(folder, name.replace(', ', '-').replace(' ', '-'))
             command = [sys.executable, f'{ROOT}/train_mnist.py', '--resume', '--out', out]
             command += ['--hold-out', str(hold_out), *options]
             subprocess.run(command, check=True, stdout=sys.stderr)
             results[name] = measure(f'{out}/mlp.model')
-    print(json.dumps(results, indent=1, default=float))
+    print(json.dumps(results, default=float))
 
 
 if __name__ == '__main__':

@@ -243,17 +243,20 @@ def draw_calibration():
     """Draws the reliability diagram, and prints the tables of benchmarks/calibration.py."""
     with open(f'{HERE}/calibration.json') as f:
         nets = json.load(f)
-    figure = Figure(figsize=(9, 4), layout='tight')
-    plots = figure.subplots(1, 2, sharey=True)
-    for axes, when in zip(plots, ('before', 'after')):
+    figure = Figure(figsize=(10, 3.8), layout='tight')
+    plots = figure.subplots(1, 3, sharey=True)
+    titles = 'no temperature', 'fitted to training images', 'fitted to held-out images'
+    for axes, title, when in zip(plots, titles, ('before', 'after', 'after')):
         axes.plot([0, 1], [0, 1], color='0.7')
         for name, net in nets.items():
-            bins = [(p, right) for p, right, n in net[when]['bins'] if n >= 10]
-            axes.plot(*zip(*bins), '.-', label=f'{name}: {net[when]["error"]:.3f}')
-        title = {'before': 'softmax of the outputs', 'after': 'divided by the temperature'}[when]
+            if ('held out' in name) == ('held-out' in title):
+                bins = [(p, right) for p, right, n in net[when]['bins'] if n >= 20]
+                label = f'{name.split(",")[0]}: {net[when]["error"]:.3f}'
+                axes.plot(*zip(*bins), '.-', label=label)
         axes.set(title=title, xlabel='probability of the answer', xlim=(0, 1), ylim=(0, 1))
         axes.grid(alpha=0.3)
-        axes.legend(title='calibration error', fontsize='small')
+        where = 'lower right' if when == 'before' else 'upper left'
+        axes.legend(title='calibration error', fontsize='small', loc=where)
     plots[0].set(ylabel='share of right answers')
     figure.savefig(f'{HERE}/calibration.png', dpi=120)
 

@@ -101,6 +101,29 @@ def test_the_numbers_of_the_readme():
         assert words in readme
 
 
+def test_the_probabilities(monkeypatch, capsys):
+    """Calibration error and unsure answers, on three pages; the goals are those of the README."""
+    figures = pytest.importorskip('results.figures', reason='Matplotlib is not installed')
+    monkeypatch.setattr(figures.Figure, 'savefig', lambda *_, **__: None)
+    figures.draw_calibration()
+    page = read('results/README.md')
+    assert all(line in page for line in capsys.readouterr().out.splitlines())
+    nets = json.loads(read('results/calibration.json'))
+    before = min(net['before']['error'] for net in nets.values())
+    after, held_out = (
+        max(net['after']['error'] for name, net in nets.items() if ('held out' in name) == held)
+        for held in (False, True)
+    )
+    assert after <= 0.015 and held_out <= 0.008
+    words = f'from at least {before:.2f} to at most {after:.3f}, or {held_out:.3f} with `--hold'
+    assert words in ' '.join(read('README.md').split())
+    images, errors = (100 * share for share in nets['1 bit']['unsure']['second > first / 10'])
+    words = (
+        f'{images:.1f} % of the test images with the default binary net, and for {errors:.0f} % of'
+    )
+    assert words in ' '.join(read('docs/usage.md').split())
+
+
 @pytest.mark.parametrize('section', read('benchmarks/README.md').split('\n## ')[1:])
 def test_the_tables_of_the_benchmarks(section):
     """Each cell stands in a row of the same name in a report that the section names."""
