@@ -3,7 +3,7 @@
 
     .venv/bin/python benchmarks/calibration.py FOLDER > results/calibration.json
 
-trains eight nets in subfolders of FOLDER, or continues there: ten minutes on two idle cores.
+trains eight nets in subfolders of FOLDER, or continues there: 8 to 16 minutes on two idle cores.
 results/figures.py draws the reliability diagram and prints the tables.
 """
 

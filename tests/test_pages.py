@@ -236,6 +236,8 @@ def test_what_the_deployment_page_says(c_program, mnist, capsys):
     words = ' '.join(page.split())
     assert f"net's {size} bytes (the total above" in words and f' tables of {tables} here' in words
     assert f'{int(stack.replace(",", "")) / 1000:.1f} kB of stack' in page
+    pack.main([f'{ROOT}/results/binary.packed', str(c_program / 'net.html')])
+    assert f'"bytes": {size.replace(",", "")}, ' in (c_program / 'net.html').read_text('utf-8')
     for line in re.findall('^.* net_.*;$', header, re.MULTILINE):
         assert f'    {line}' in page
     for _, size, time, differ in rows(read('benchmarks/formats.txt'))[1:]:

@@ -1,4 +1,4 @@
-"""The temperature at which the probabilities of a net are how often it is right."""
+"""Temperature scaling: what makes the probabilities of a net agree with how often it is right."""
 
 from chainer_compat import chainer
 import numpy

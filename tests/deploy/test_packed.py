@@ -218,6 +218,9 @@ def damaged(arrays):
         'more than all right': changed(accuracy=numpy.array(1.1, numpy.float32)),
         'a temperature of 0': changed(temperature=numpy.float32(0)),
         'a temperature that is no number': changed(temperature=numpy.float32(numpy.nan)),
+        'a temperature too low for gamma': changed(
+            temperature=numpy.float32(0.1), **{'l3/gamma': numpy.full(3, 3e38, 'f')}
+        ),
         'a temperature of each class': changed(temperature=numpy.ones(3, numpy.float32)),
         'nothing': {},
     }
