@@ -170,9 +170,7 @@ def describe_answers(logits, calibrated):
 
 
 def main(argv=None):
-    parser = Parser(
-        description='Classifies pictures of digits, or the test images, with a trained net.'
-    )
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model')
     image = 'PNG or JPEG file of digits in a row, or folder of such files; without it, test images'
