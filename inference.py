@@ -9,12 +9,11 @@
 
 import support.begin  # before what takes a second  # noqa: F401
 
-import math
+import contextlib
 import os
 import sys
 import time
 
-from chainer_compat import chainer
 import numpy
 
 import fast
@@ -22,14 +21,7 @@ from data import MNIST
 from deploy.packed import PackedMLP, PackedNet
 from support import models
 from pictures.folders import read_test_data
-from support.program import (
-    Parser,
-    errors_as_one_line,
-    get_device,
-    number,
-    path,
-    report_problem,
-)
+from support.program import Parser, errors_as_one_line, get_device, number, path, report_problem
 from support.files import check_output, naming, read_npz, replacing
 
 # The program's name in a picture that it draws, and what that makes of the picture's first bytes.
@@ -42,22 +34,11 @@ class Unpacked:
 
     kernels = None
 
-    def __init__(self, net, device):
-        self.net = net
-        self.device = device
-        device.use()
-        net.to_device(device)
+    def __init__(self, net, temperature):
+        self.net, self.temperature = net, numpy.float32(temperature or 1)
 
     def logits(self, images):
-        with chainer.using_config('train', False), chainer.no_backprop_mode():
-            return numpy.concatenate(
-                [
-                    chainer.backends.cuda.to_cpu(
-                        self.net(self.device.send(images[i : i + 1000])).array
-                    )
-                    for i in range(0, len(images), 1000)
-                ]
-            )
+        return models.logits(self.net, images) / self.temperature
 
 
 def load(file, gpu):
@@ -76,7 +57,10 @@ def load(file, gpu):
     with naming(file):
         if 'packed_version' not in arrays:
             saved = models.SavedNet(arrays)
-            return Unpacked(models.load(file, saved), device), saved
+            net = models.load(file, saved)
+            device.use()
+            net.to_device(device)
+            return Unpacked(net, saved.temperature), saved
         if gpu >= 0:
             raise ValueError(f'a packed model runs on the CPU, without --gpu {gpu}')
         net = PackedNet(arrays)
@@ -95,31 +79,21 @@ def check_picture(out):
     check_output(out, MARK)
 
 
-def draw_mistakes(out, images, labels, predicted):
-    """Draws the misclassified images, each with its label and the predicted class."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        raise ValueError(f'--mistakes needs Matplotlib (pip install matplotlib): {e}') from e
+def save(picture, out):
+    from PIL.PngImagePlugin import PngInfo  # once the picture is drawn, there is Pillow
 
-    wrong = numpy.flatnonzero(predicted != labels)
-    columns = max(1, min(20, math.ceil(math.sqrt(len(wrong)))))
-    rows = max(1, math.ceil(len(wrong) / columns))
-    height, width = images.shape[1:]
-    cell = height + 10, width + 6  # with room for the classes above
-    # One large picture: axes for each image would take a minute.
-    page = numpy.zeros((rows * cell[0], columns * cell[1]), numpy.uint8)
-    figure = Figure(figsize=(0.7 * columns, 0.85 * rows))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis('off')
-    for k, i in enumerate(wrong):
-        top, left = k // columns * cell[0] + 9, k % columns * cell[1] + 3
-        page[top : top + height, left : left + width] = images[i]
-        classes = f'{labels[i]} → {predicted[i]}'
-        axes.text(left + width / 2, top - 1, classes, fontsize=8, ha='center', va='bottom')
-    axes.imshow(page, cmap='gray_r', vmin=0, vmax=255, aspect='auto')
+    info = PngInfo()
+    info.add_text('Software', SOFTWARE)
     with replacing(out, MARK) as f:
-        figure.savefig(f, dpi=100, format='png', metadata={'Software': SOFTWARE})
+        picture.save(f, format='PNG', pnginfo=info)
+
+
+@contextlib.contextmanager
+def needing_packages():
+    try:
+        yield
+    except ImportError as e:
+        raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
 
 
 def evaluate(model, n_in, folder, mistakes):
@@ -137,18 +111,19 @@ def evaluate(model, n_in, folder, mistakes):
     print(f'errors: {errors} of {len(labels)} images')
     print(f'images per second: {len(labels) / seconds:,.0f}')
     if mistakes:
-        draw_mistakes(mistakes, images, labels, predicted)
+        with needing_packages():
+            from pictures.mistakes import draw_mistakes
+        save(draw_mistakes(images, labels, predicted), mistakes)
 
 
 def classify(model, net, paths, show):
     """Prints what each picture shows. A bad picture is reported, and the others are read."""
-    try:
-        from PIL.PngImagePlugin import PngInfo
+    with needing_packages():
         from pictures.digits import draw_answers, find_pictures, read_digits
-    except ImportError as e:
-        raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
     if not net.layout:
         raise ValueError(f'the net takes {net.n_in} pixels, which do not make up a square')
+    if net.temperature is None:
+        print('# this model has no temperature: its probabilities are not calibrated')
     shown, failed = [], False
     for picture in find_pictures(paths):
         try:
@@ -157,41 +132,45 @@ def classify(model, net, paths, show):
             report_problem(e)
             failed = True
             continue
-        answer = ' '.join(describe_answers(model.logits(images)))
+        answer = ' '.join(describe_answers(model.logits(images), net.temperature))
         print(f'{picture}: {answer}', flush=True)
         shown.append((picture, images, answer))
     if show and shown:
-        info = PngInfo()
-        info.add_text('Software', SOFTWARE)
-        with replacing(show, MARK) as f:
-            draw_answers(shown).save(f, format='PNG', pnginfo=info)
+        save(draw_answers(shown), show)
     if failed:
         sys.exit(2)
 
 
-def describe_answers(logits):
-    """The classes, their probabilities, and where another class is more than half as probable.
+def softmax(logits):
+    powers = numpy.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def unsure(probabilities):
+    """Where another class is more than a tenth as probable as the first, of shape (n,)."""
+    second, first = numpy.sort(probabilities, axis=1)[:, -2:].T
+    return second > first / 10
+
+
+def describe_answers(logits, calibrated):
+    """The classes, their probabilities, and which are unsure.
 
     Args:
         logits (array): Float array of shape (n, n_out) for the digits of a picture.
+        calibrated: Nothing is called unsure unless this is true.
 
     Yields:
-        str: For example ``37``, `` 0.731 0.520`` and ``(unsure, 7 or 1)``.
+        str: For example ``37``, `` 0.991 0.720`` and ``(unsure, 7 or 1)``.
     """
-    classes = numpy.argsort(-logits, axis=1)[:, :2]
+    classes, p = numpy.argsort(-logits, axis=1)[:, :2], softmax(logits)
     yield ('' if logits.shape[1] <= 10 else '-').join(map(str, classes[:, 0]))
-    probabilities = numpy.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    yield ' ' + ' '.join(f'{p:.3f}' for p in probabilities.max(axis=1))
-    for of_digit, (first, second) in zip(probabilities, classes):
-        if of_digit[second] > of_digit[first] / 2:
-            yield f'(unsure, {first} or {second})'
+    yield ' ' + ' '.join(f'{p:.3f}' for p in p.max(axis=1))
+    for first, second in classes[unsure(p)] if calibrated else ():
+        yield f'(unsure, {first} or {second})'
 
 
 def main(argv=None):
-    parser = Parser(
-        description='Classifies pictures of digits, or the test images, with a trained net.'
-    )
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model')
     image = 'PNG or JPEG file of digits in a row, or folder of such files; without it, test images'

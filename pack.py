@@ -3,7 +3,7 @@
 
     ./pack.py result/mlp.model result/mlp.packed     # for inference.py
     ./pack.py result/mlp.model net.onnx              # for ONNX Runtime
-    ./pack.py result/mlp.model net.c                 # for a C compiler
+    ./pack.py result/mlp.model net.c                 # for a C compiler; net.h is the header
     ./pack.py result/mlp.model net.html              # for a browser
 
 Batch normalization and activation of a hidden layer become integer thresholds, found with the
@@ -48,15 +48,19 @@ def as_onnx(net, out):
         raise ValueError(f'{out}: needs the package onnx (pip install onnx): {e}') from e
     rows, columns = net.image_shape
     return to_onnx(net), (
-        f"onnxruntime.InferenceSession({out!r}).run(None, {{'pixels': images}}) gives logits and "
-        f'classes of uint8 images of shape (n, {rows}, {columns})'
+        f"onnxruntime.InferenceSession({out!r}).run(None, {{'pixels': images}}) gives logits, "
+        f'classes and probabilities of uint8 images of shape (n, {rows}, {columns})'
     )
 
 
 def as_c(net, out):
-    from deploy.c_source import to_c
+    from deploy.c_source import prefix, to_c
 
-    return to_c(net).encode(), f'cc -std=c99 -O2 -c {quote(out)}, and call net_classify(pixels)'
+    stem = quote(os.path.splitext(out)[0])
+    return to_c(net, out).encode(), (
+        f'cc -std=c99 -O2 -c {stem}.c, and call {prefix(out)}_classify(pixels); its header is '
+        f'{stem}.h, packed likewise'
+    )
 
 
 def as_html(net, out):
@@ -70,12 +74,14 @@ def as_html(net, out):
 
 # By the ending of the name: the writer, and what stands in the first bytes of each such file.
 PACKED = as_packed, b'packed_version.npy'
+C = as_c, b'/* Made by pack.py of BinaryNet on Chainer.'
 FORMATS = {
     '': PACKED,
     '.packed': PACKED,
     '.npz': PACKED,
     '.onnx': (as_onnx, b'\x06pixels\n\x02c0\x12\tReshape_0'),
-    '.c': (as_c, b'/* Made by pack.py of BinaryNet on Chainer.'),
+    '.c': C,
+    '.h': C,
     '.html': (as_html, b'<title>Draw a digit</title>\n<style>\n  :root {'),
 }
 
@@ -104,13 +110,11 @@ def pack(model, out):
 
 
 def main(argv=None):
-    parser = Parser(
-        description='Packs a trained net: one bit per weight, integers instead of floats.'
-    )
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('model', metavar='MODEL', type=path, help='mlp.model of a training, or a packed model')
-    out = 'file to write: ONNX, C or a web page if its name ends in .onnx, .c or .html; a packed '
-    out += 'model if it ends in .packed or .npz, or has no ending'
+    out = 'file to write: ONNX, C, its header or a web page if the name ends in .onnx, .c, .h or '
+    out += '.html; a packed model if it ends in .packed or .npz, or has no ending'
     add('out', metavar='OUT', type=path, help=out)
     args = parser.parse_args(argv)
     with errors_as_one_line():

@@ -27,6 +27,7 @@ from training.arguments import check_arguments, parse_arguments, print_arguments
 from pictures.folders import read_data
 from support.program import errors_as_one_line, get_device
 from training.report import Evaluator, FailOnNonFinite, Graph, Report, print_report
+from training.temperature import fit_temperature
 from training.snapshot import Snapshot, claim, how_to_resume, identity
 from support.files import BadFile, save_npz
 from weight_clip import WeightClip
@@ -113,12 +114,16 @@ def train(args, trainer, held, communicator=None):
             return  # the first process saves
         if args.hold_out:
             accuracy = trainer.get_extension('ChooseEpoch').restore()
+            calibration = trainer.get_extension('validation').get_iterator('main')
         else:
             accuracy = trainer.get_extension('LogReport').log[-1]['validation/main/accuracy']
+            calibration = trainer.updater.get_iterator('main')
         optimizer = trainer.updater.get_optimizer('main')
-        models.remember_accuracy(optimizer.target.predictor, accuracy)
+        net = optimizer.target.predictor
+        temperature = fit_temperature(net, calibration.images[:10000], calibration.labels[:10000])
+        models.remember_numbers(net, accuracy=accuracy, temperature=temperature)
         print('save the model')
-        save_npz(os.path.join(trainer.out, 'mlp.model'), optimizer.target.predictor)
+        save_npz(os.path.join(trainer.out, 'mlp.model'), net)
         print('save the optimizer')
         save_npz(os.path.join(trainer.out, 'mlp.state'), optimizer)
         trainer.get_extension('Report').draw(trainer, accuracy)

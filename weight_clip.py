@@ -11,7 +11,8 @@ class WeightClip:
     Only the sign (or the level) of a weight takes part in the computation, so nothing else would
     keep its real value near the point where the sign changes. Added to an optimizer, the hook
     clips all parameters of its target, including those of batch normalization; added to the update
-    rule of one parameter, it clips only that one. Uninitialized parameters are skipped.
+    rule of one parameter, it clips only that one; with both, the parameter stays within both
+    intervals. Uninitialized parameters are skipped.
 
     Args:
         low (float): Lower bound.

@@ -1,4 +1,7 @@
-"""The packed net as one C99 file."""
+"""The packed net as one C99 file, or its header alone."""
+
+import os
+import re
 
 import numpy
 
@@ -9,15 +12,27 @@ HEAD = """\
  *
  * {title}.{accuracy}
  *
- *     int net_classify(const uint8_t pixels[{n_in}]);
- *     void net_logits(const uint8_t pixels[{n_in}], float logits[{n_out}]);
+ * Pixels are 0 to 255, row by row, as those that the net was trained on. The class, 0 to {last},
+ * is that of the largest logit. The probability of class k is exp(logits[k]) divided by the sum
+ * of these numbers for all classes{calibrated}.
  *
- * Pixels are 0 to 255, row by row, as those that the net was trained on; the class is 0 to {last}.
- * Nothing is allocated, no global state is written, and no library is needed. The tables are
- * {bytes:,} bytes, and the functions take about {stack:,} bytes of stack.
+ * Nothing is allocated, no global state is written, and no library is needed. The functions take
+ * at most {stack:,} bytes of stack. The packed net's {size:,} bytes are tables of {tables:,} here,
+ * with rows of whole words of 64 bits, and thresholds of 16 bits where these are enough.
  */
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {{
+#endif
+int {name}_classify(const uint8_t pixels[{n_in}]);
+void {name}_logits(const uint8_t pixels[{n_in}], float logits[{n_out}]);
+#ifdef __cplusplus
+}}
+#endif
+"""
+
+FUNCTIONS = """\
 /* Without a popcount instruction, GCC's builtin calls a function that is slower than this. */
 #if defined __POPCNT__ || defined __aarch64__ || defined __riscv_zbb
 #define POPCOUNT(x) __builtin_popcountll(x)
@@ -31,9 +46,6 @@ static int POPCOUNT(uint64_t x)
 }}
 #endif
 
-"""
-
-FUNCTIONS = """\
 /* The sum of the products of the weights of a unit and its inputs. Planes p and q count 2^p and
  * 2^q times, and their bits stand for +1 and -1. */
 static int32_t net_sum(const uint64_t *weights, int weight_bits, const uint64_t *inputs,
@@ -50,17 +62,17 @@ static int32_t net_sum(const uint64_t *weights, int weight_bits, const uint64_t 
     return greatest - 2 * disagreements;
 }}
 
-void net_logits(const uint8_t pixels[{n_in}], float logits[{n_out}])
+void {name}_logits(const uint8_t pixels[{n_in}], float logits[{n_out}])
 {{
     uint64_t a[{buffer}], b[{buffer}];
     for (int j = 0; j < {buffer}; j++)
         a[j] = 0;
     for (int i = 0; i < {n_in}; i++)
         for (int q = 0; q < 8; q++)
-            a[q * {words} + i / 64] |= (uint64_t)(pixels[i] >> q & 1) << i % 64;
+            a[q * {first_words} + i / 64] |= (uint64_t)(pixels[i] >> q & 1) << i % 64;
 """
 
-HIDDEN = """
+HIDDEN = """\
     for (int j = 0; j < {buffer}; j++)
         {y}[j] = 0;
     for (int m = 0; m < {units}; m++) {{
@@ -74,7 +86,7 @@ HIDDEN = """
     }}
 """
 
-LAST = """
+LAST = """\
     for (int m = 0; m < {units}; m++) {{
         int32_t sum = net_sum(W{i} + m * {size}, {weight_bits}, {x}, {input_bits}, {words},
                               {greatest});
@@ -83,11 +95,11 @@ LAST = """
     }}
 }}
 
-int net_classify(const uint8_t pixels[{n_in}])
+int {name}_classify(const uint8_t pixels[{n_in}])
 {{
     float logits[{units}];
     int best = 0;
-    net_logits(pixels, logits);
+    {name}_logits(pixels, logits);
     for (int m = 1; m < {units}; m++)
         if (logits[m] > logits[best])
             best = m;
@@ -96,65 +108,71 @@ int net_classify(const uint8_t pixels[{n_in}])
 """
 
 
-def _table(kind, name, values, per_line=4):
-    values = list(values)
-    lines = (
-        '    ' + ', '.join(values[i : i + per_line]) + ',' for i in range(0, len(values), per_line)
-    )
-    return f'static const {kind} {name}[{len(values)}] = {{\n' + '\n'.join(lines) + '\n};\n'
-
-
 def _float(value):
     text = f'{value:.9g}'  # enough digits for the same float32
     return text + ('f' if set('.e') & set(text) else '.0f')
 
 
-def to_c(net):
+# By the kind of an array: how a number is written, and how many stand in a line.
+NUMBERS = {'u': ('0x{:016x}u'.format, 4), 'i': (str, 12), 'f': (_float, 6)}
+
+
+def _table(name, array):
+    write, n = NUMBERS[array.dtype.kind]
+    values = [write(value) for value in array.ravel()]
+    lines = (f'    {", ".join(values[i : i + n])},\n' for i in range(0, len(values), n))
+    kind = 'float' if array.dtype.kind == 'f' else f'{array.dtype}_t'
+    return f'static const {kind} {name}[{len(values)}] = {{\n{"".join(lines)}}};\n'
+
+
+def prefix(path):
+    """What the names of the functions begin with: the name of the file, as far as C allows."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    name = re.sub('[^0-9A-Za-z]+', '_', stem).strip('_')
+    return name if name[:1].isalpha() else f'net_{name}'.rstrip('_')
+
+
+def to_c(net, path):
     """Writes a packed net as C.
 
     Args:
         net (~deploy.packed.PackedNet): The packed net.
+        path (str): The file. If its name ends in ``.h``, it is the header alone.
 
     Returns:
         str: C99 source that is also valid C++11.
     """
     stages = list(xnor_layers(net))
-    buffer = max(layer['input_bits'] * layer['words'] for layer in stages)
-    tables, code, bytes_ = [], [], 0
+    common = {
+        'name': prefix(path),
+        'n_in': net.n_in,
+        'n_out': net.n_out,
+        'buffer': max(layer['input_bits'] * layer['words'] for layer in stages),
+    }
+    arrays, code = {}, [FUNCTIONS.format(**common, first_words=stages[0]['words'])]
     for i, layer in enumerate(stages, 1):
-        tables.append(_table('uint64_t', f'W{i}', (f'0x{w:016x}u' for w in layer['W'].ravel())))
-        bytes_ += layer['W'].nbytes
-        values = {
-            **layer,
-            'i': i,
-            'buffer': buffer,
-            'n_in': net.n_in,
-            'size': layer['weight_bits'] * layer['words'],
-            'x': 'ab'[(i - 1) % 2],
-            'y': 'ab'[i % 2],
-        }
-        if layer['T'] is None:
-            values['scale'] = _float(layer['scale'])
-            code.append(LAST.format(**values))
+        arrays[f'W{i}'], T = layer['W'], layer['T']
+        values = {**layer, **common, 'i': i, 'size': layer['weight_bits'] * layer['words']}
+        values.update(x='ab'[(i - 1) % 2], y='ab'[i % 2])
+        if T is None:
+            code.append(LAST.format(**{**values, 'scale': _float(layer['scale'])}))
             break
-        small = abs(layer['T'].astype(numpy.int64)).max() < 2**15
-        T = layer['T'].astype(numpy.int16 if small else numpy.int32)
-        tables.append(_table(f'{T.dtype}_t', f'T{i}', map(str, T.ravel()), 12))
-        bytes_ += T.nbytes
+        small = abs(T.astype(numpy.int64)).max() < 2**15
+        arrays[f'T{i}'] = T.astype(numpy.int16 if small else numpy.int32)
         after = stages[i]
         values.update(n=T.shape[1], bits=after['input_bits'], next_words=after['words'])
         code.append(HIDDEN.format(**values))
-    for name, array in zip(AFFINE, net.affine):
-        tables.append(_table('float', name.upper(), map(_float, array), 6))
-        bytes_ += array.nbytes
-    sizes, accuracy = {'n_in': net.n_in, 'n_out': net.n_out}, net.accuracy
+    arrays.update(zip(map(str.upper, AFFINE), net.affine))
     head = HEAD.format(
-        **sizes,
+        **common,
         title=net.title.capitalize(),
-        accuracy='' if accuracy is None else f' Accuracy on the test images: {accuracy:.4f}.',
+        accuracy='' if net.accuracy is None else f' Test accuracy: {net.accuracy:.4f}.',
+        calibrated='; it is not calibrated' if net.temperature is None else '',
         last=net.n_out - 1,
-        bytes=bytes_,
-        stack=16 * buffer + 4 * net.n_out + 200,
+        size=net.nbytes,
+        tables=sum(array.nbytes for array in arrays.values()),
+        stack=16 * common['buffer'] + 8 * net.n_out + 500,
     )
-    functions = FUNCTIONS.format(**sizes, buffer=buffer, words=stages[0]['words'])
-    return head + '\n'.join(tables) + '\n' + functions + ''.join(code)
+    if path.lower().endswith('.h'):
+        return head
+    return '\n'.join([head, *map(_table, arrays, arrays.values()), *code])

@@ -92,7 +92,7 @@ def fold(net):
             arrays[f'l{i}/beta'] = bn.beta.array
         arrays[f'l{i}/W'] = pack_bits((W + n_w) // 2, bits)
         unit = n
-    for name in 'layout', 'accuracy':
+    for name in 'layout', 'accuracy', 'temperature':
         if hasattr(net, name):
             arrays[name] = getattr(net, name)
     return PackedNet({name: numpy.asarray(array) for name, array in arrays.items()})

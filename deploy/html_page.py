@@ -26,17 +26,16 @@ def to_html(net, examples=()):
     Returns:
         str: deploy/page.html with the net in it.
     """
-    layers, size = [], 0
+    layers = []
     for layer in xnor_layers(net):
         layer['words'] *= 2  # of 32 bits
         for name, dtype in ('W', '<u8'), ('T', '<i4'):
             if layer[name] is not None:
-                size += layer[name].nbytes
                 layer[name] = _text(layer[name].astype(dtype))
         layers.append(layer)
     content = {
         'words': net.title[0].upper() + net.title[1:],
-        'bytes': size,
+        'bytes': net.nbytes,
         'accuracy': net.accuracy,
         'layout': (net.layout or Layout(*net.image_shape, *net.image_shape))._asdict(),
         'layers': layers,

@@ -71,8 +71,9 @@ def _int64(value):
 def to_onnx(net):
     """Writes a packed net as an ONNX model.
 
-    The input ``pixels`` is uint8 of shape (n, rows, columns), the outputs are ``logits``, float32
-    of shape (n, classes), and ``class``, int64 of shape (n,). A level V of a layer with n
+    The input ``pixels`` is uint8 of shape (n, rows, columns); the outputs are ``logits``, float32
+    of shape (n, classes), ``class``, int64 of shape (n,), and ``probabilities``, the softmax of
+    the logits. A level V of a layer with n
     thresholds stands for 2 V - n; the product takes V, and the rest is in the next thresholds.
 
     Args:
@@ -104,6 +105,7 @@ def to_onnx(net):
         y = graph.add(operator, y, array)
     graph.add('Add', y, beta, output='logits')
     graph.add('ArgMax', 'logits', output='class', axis=1, keepdims=0)
+    graph.add('Softmax', 'logits', output='probabilities', axis=1)
 
     value = helper.make_tensor_value_info
     model = helper.make_model(
@@ -114,6 +116,7 @@ def to_onnx(net):
             [
                 value('logits', onnx.TensorProto.FLOAT, ['n', net.n_out]),
                 value('class', onnx.TensorProto.INT64, ['n']),
+                value('probabilities', onnx.TensorProto.FLOAT, ['n', net.n_out]),
             ],
             graph.constants,
         ),

@@ -11,6 +11,8 @@ name                            type and shape
 ``layout``                      int32 (6,)                how the training images look: see
                                                           pictures/layout.py; optional
 ``accuracy``                    float32                   on the test images, from 0 to 1; optional
+``temperature``                 float32                   what the last layer's gamma and beta are
+                                                          divided by, for probabilities; optional
 ``lI/W``                        uint8                     bit planes of the weights of layer I, the
                                 (bits, M, ceil(K / 8))    least significant first; the first input
                                                           is the lowest bit of a byte
@@ -33,7 +35,7 @@ import os
 
 import numpy
 
-from support.models import Checked, title
+from support.models import TEMPERATURES, Checked, title
 
 VERSION = 1
 CHUNK = 500  # images at a time, so that the intermediate results stay in the caches
@@ -107,9 +109,11 @@ class PackedNet:
         weight_bits, activation_bits (int): 1 to 8.
         layers (list of Layer): First to last.
         scale (int): What the sums of the last layer are divided by.
-        affine (list of array): What follows the division: b, mean, inv_std, gamma and beta.
+        affine (list of array): What follows the division: b, mean, inv_std, gamma and beta, of
+            which the temperature has divided the last two, so that logits give probabilities.
         layout (~pictures.layout.Layout): How the training images look; None if that is unknown.
         accuracy (float): On the test images; None if that is unknown.
+        temperature (float): See training/temperature.py; None if that is unknown.
         title (str): For example ``a packed binary net 784-1000-1000-10``.
 
     Raises:
@@ -138,10 +142,20 @@ class PackedNet:
             n_in = units
         self.n_out, self.scale = n_in, self.layers[0].n * n
         self.affine = [checked.take(f'l{i}/{name}', numpy.float32, (n_in,)) for name in AFFINE]
-        self.layout, self.accuracy = checked.take_layout(self.n_in), checked.take_accuracy()
+        self.layout = checked.take_layout(self.n_in)
+        self.accuracy = checked.take_number('accuracy', 0, 1)
+        self.temperature = checked.take_number('temperature', *TEMPERATURES)
+        T = numpy.float32(self.temperature or 1)
+        self.affine[3:] = (array / T for array in self.affine[3:])
+        checked.check(numpy.isfinite(self.affine).all(), 'temperature is too low for its gamma')
         checked.check(not checked.left, f'{", ".join(sorted(checked.left)[:3])} out of place')
         sizes = [layer.n_in for layer in self.layers] + [self.n_out]
         self.title = 'a packed ' + title(sizes, self.weight_bits, self.activation_bits)
+
+    @property
+    def nbytes(self):
+        """Bytes of the arrays of all layers."""
+        return sum(array.nbytes for name, array in self.arrays.items() if '/' in name)
 
     @property
     def image_shape(self):

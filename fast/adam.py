@@ -19,8 +19,8 @@ class AdamRule(adam.AdamRule):
     pending = None  # updates that the optimizer launches together
 
     def add_hook(self, hook, name=None, timing='auto'):
-        """Keeps a WeightClip for the loop; adds any other hook as usual."""
-        if isinstance(hook, WeightClip) and timing != 'pre':
+        """Keeps a WeightClip for the loop; adds any other hook, or another clip, as usual."""
+        if isinstance(hook, WeightClip) and timing != 'pre' and not self.clip:
             self.clip = hook
         else:
             super().add_hook(hook, name, timing)
@@ -65,7 +65,7 @@ class Adam(chainer.optimizers.Adam):
         rules = [param.update_rule for param in self.target.params()]
         pending = None if self._post_update_hooks else []  # hooks look at updated parameters
         for rule in rules:
-            rule.pending = pending
+            rule.pending = None if rule._hookable._post_update_hooks else pending
         try:
             super().update(lossfun, *args, **kwds)
         finally:

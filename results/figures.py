@@ -219,7 +219,42 @@ def plot_recipe(axes):
         set_ticks(ticks, [str(n) for n in ticks])
 
 
+def draw_calibration():
+    """Draws the reliability diagram, and prints the tables of benchmarks/calibration.py."""
+    with open(f'{HERE}/calibration.json') as f:
+        nets = json.load(f)
+    figure = Figure(figsize=(10, 3.8), layout='tight')
+    plots = figure.subplots(1, 3, sharey=True)
+    titles = 'no temperature', 'fitted to training images', 'fitted to held-out images'
+    for axes, title, when in zip(plots, titles, ('before', 'after', 'after')):
+        axes.plot([0, 1], [0, 1], color='0.7')
+        for name, net in nets.items():
+            if ('held out' in name) == ('held-out' in title):
+                bins = [(p, right) for p, right, n in net[when]['bins'] if n >= 20]
+                label = f'{name.split(",")[0]}: {net[when]["error"]:.3f}'
+                axes.plot(*zip(*bins), '.-', label=label)
+        axes.set(title=title, xlabel='probability of the answer', xlim=(0, 1), ylim=(0, 1))
+        axes.grid(alpha=0.3)
+        where = 'lower right' if when == 'before' else 'upper left'
+        axes.legend(title='calibration error', fontsize='small', loc=where)
+    plots[0].set(ylabel='share of right answers')
+    figure.savefig(f'{HERE}/calibration.png', dpi=120)
+
+    print('\n| net | temperature | accuracy | mean before | after | error before | after |')
+    print('|---|---|---|---|---|---|---|')
+    for name, net in nets.items():
+        numbers = [net[when][what] for what in ('mean', 'error') for when in ('before', 'after')]
+        cells = [f'{x:.3f}' for x in (net['temperature'], net['accuracy'], *numbers)]
+        print(f'| {name} | ' + ' | '.join(cells) + ' |')
+    print('\n| unsure if | ' + ' | '.join(nets) + ' |\n' + '|---' * (len(nets) + 1) + '|')
+    for rule in nets['1 bit']['unsure']:
+        shares = (net['unsure'][rule] for net in nets.values())
+        cells = (f'{100 * images:.1f}, {100 * errors:.0f}' for images, errors in shares)
+        print(f'| {rule} | ' + ' | '.join(cells) + ' |')
+
+
 if __name__ == '__main__':
+    draw_calibration()
     draw('quantizer', 4, 3, plot_quantizer)
     for net in 'binary', 'quantized':
         draw(net, 2, 3.5, functools.partial(plot_training, net))

@@ -2,6 +2,7 @@
 
 import math
 
+from chainer_compat import chainer
 import numpy
 
 from fast import BinaryMLP, QuantizedMLP
@@ -10,6 +11,7 @@ from pictures.layout import Layout, measure_layout
 from support.files import arrays_of, naming, read_npz, restore
 
 BITS = {*range(1, 9), 32}  # of a weight or an activation; floats have 32
+TEMPERATURES = 1 / 64, 64  # the lowest and the highest
 
 
 class Checked:
@@ -74,13 +76,13 @@ class Checked:
         self.check(fits and {*flags} <= {0, 1}, 'it states a layout of its images that cannot be')
         return layout
 
-    def take_accuracy(self):
-        """The accuracy on the test images, a float; None if the model does not state it."""
-        if 'accuracy' not in self.arrays:
+    def take_number(self, name, low, high):
+        """A float from low to high; None if the model does not state it."""
+        if name not in self.arrays:
             return None
-        accuracy = float(self.take('accuracy', numpy.float32, ()))
-        self.check(0 <= accuracy <= 1, 'accuracy is impossible')
-        return accuracy
+        number = float(self.take(name, numpy.float32, ()))
+        self.check(low <= number <= high, f'{name} is impossible')
+        return number
 
 
 class SavedNet:
@@ -95,6 +97,7 @@ class SavedNet:
         sizes (list of int): Numbers of inputs, of units of each hidden layer, and of classes.
         weight_bits, activation_bits (int): 1 to 8; both are 32 in a float net.
         layout (~pictures.layout.Layout): See :meth:`Checked.take_layout`.
+        temperature (float): What to divide the logits by; None if that is unknown.
         title (str): For example ``a binary net 784-1000-1000-10``.
 
     Raises:
@@ -102,7 +105,9 @@ class SavedNet:
     """
 
     def __init__(self, arrays):
-        self.arrays, checked = arrays, Checked(arrays, 'a saved net such as mlp.model')
+        kind = 'a saved net such as mlp.model, which has links l1, bn1, l2, bn2 and so on, and '
+        kind += 'persistents activation_bits and pixel_scale'
+        self.arrays, checked = arrays, Checked(arrays, kind)
         shapes = checked.shapes_of_weights(2)
         self.n_in = shapes[0][1]
         self.sizes = [self.n_in, *(units for units, _ in shapes)]
@@ -122,7 +127,8 @@ class SavedNet:
             if name in arrays:
                 checked.take_whole(name, values)
         self.layout = checked.take_layout(self.n_in)
-        checked.take_accuracy()
+        checked.take_number('accuracy', 0, 1)
+        self.temperature = checked.take_number('temperature', *TEMPERATURES)
         signed = ' of signed pixels' if arrays.get('signed_pixels', 0) else ''
         self.title = 'a ' + title(self.sizes, self.weight_bits, self.activation_bits, signed)
 
@@ -147,9 +153,18 @@ def remember_layout(net, images, transposed):
     net.add_persistent('layout', numpy.array(layout, numpy.int32))
 
 
-def remember_accuracy(net, accuracy):
-    """Stores the accuracy on the test images in the net."""
-    net.add_persistent('accuracy', numpy.array(accuracy, numpy.float32))
+def remember_numbers(net, **numbers):
+    """Stores numbers about the net, such as its accuracy on the test images, in the net."""
+    for name, number in numbers.items():
+        net.add_persistent(name, numpy.array(number, numpy.float32))
+
+
+def logits(net, images):
+    """The logits of uint8 images in test mode, in float32: images and net on any device."""
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        batches = (images[i : i + 1000] for i in range(0, len(images), 1000))
+        arrays = [net(net.device.send(batch)).array for batch in batches]
+    return numpy.concatenate([chainer.backends.cuda.to_cpu(array) for array in arrays])
 
 
 def load(path, saved):
@@ -163,7 +178,8 @@ def load(path, saved):
         net = QuantizedMLP(*sizes, saved.weight_bits, saved.activation_bits)
     if 'pixel_scale' not in saved.arrays:
         net.pixel_scale = 255  # an older model
-    for name in {'signed_pixels', 'pixel_scale', 'layout', 'accuracy'} & set(saved.arrays):
+    others = {'signed_pixels', 'pixel_scale', 'layout', 'accuracy', 'temperature'}
+    for name in others & set(saved.arrays):
         array = saved.arrays[name]
         net.add_persistent(name, array.item() if 'pixel' in name else array.copy())
     restore(path, saved.arrays, net)

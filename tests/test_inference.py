@@ -11,8 +11,12 @@ import pytest
 
 from deploy.fold import fold
 from helpers import ROOT, logits_of, run, small, trained, write_dataset
+from inference import describe_answers, unsure
 from net import BinaryMLP
+from pictures.digits import read_digits
+from pictures.mistakes import draw_mistakes
 from support.files import read_npz, save_npz
+from support.models import remember_numbers
 
 
 def inference(*arguments, **environment):
@@ -54,11 +58,42 @@ def test_accuracy(folder, name, words, tmp_path):
         assert picture.format == 'PNG' and min(picture.size) > 300
 
 
-def test_no_mistakes(folder, tmp_path, mnist, monkeypatch):
-    import inference as program
+def test_no_mistakes(mnist):
+    assert min(draw_mistakes(mnist[2], mnist[3], mnist[3]).size) > 0
 
-    program.draw_mistakes(str(tmp_path / 'none.png'), mnist[2], mnist[3], mnist[3])
-    assert os.listdir(tmp_path) == ['none.png']
+
+def test_probabilities_and_what_is_unsure(folder, mnist, tmp_path):
+    """Of a model with a temperature; a model without one says so and calls nothing unsure."""
+    models, net, _ = folder
+    image = mnist[2][0].repeat(5, axis=0).repeat(5, axis=1)
+    Image.fromarray(image).save(tmp_path / 'a.png')
+    answers = []
+    for T in None, 0.5, 8:
+        calibrated = net.copy('copy')
+        if T:
+            remember_numbers(calibrated, temperature=T)
+        save_npz(str(tmp_path / 'mlp.model'), calibrated)
+        save_npz(str(tmp_path / 'mlp.packed'), fold(calibrated).arrays)
+        y = logits_of(net, read_digits(str(tmp_path / 'a.png'))) / (T or 1)
+        p = numpy.exp(y - y.max())
+        p = numpy.sort(p / p.sum())[0]
+        for name in 'mlp.model', 'mlp.packed':
+            result = inference(tmp_path / name, tmp_path / 'a.png')
+            *notes, answer = result.stdout.splitlines()
+            digit, probability, *others = answer.split(': ')[1].split()
+            assert (digit, probability) == ('7', f'{p[-1]:.3f}')
+            assert (others[:1] == ['(unsure,']) == bool(T and p[-2] > p[-1] / 10)
+            assert any('its probabilities are not calibrated' in note for note in notes) == (not T)
+        answers.append(' '.join(others))
+    assert answers == ['', '', '(unsure, 7 or 3)']
+
+
+def test_what_is_unsure():
+    p = numpy.array([[0.9, 0.01, 0.089], [0.9, 0.091, 0.009], [0.05, 0.05, 0.9]])
+    assert unsure(p).tolist() == [False, True, False]
+    words = ['002', ' 0.901 0.900 0.900', '(unsure, 0 or 1)']
+    assert list(describe_answers(numpy.log(p), True)) == words
+    assert list(describe_answers(numpy.log(p), False)) == words[:2]
 
 
 def test_without_numba(folder, tmp_path):
@@ -107,6 +142,7 @@ def test_bad_input(folder, small_mnist, tmp_path):
     Image.new('L', (9, 9)).save(blank)
     text.write_text('nonsense')
     for arguments, message in [
+        ([], 'inference.py: the following arguments are required: MODEL\n'),
         ([none], f'{none}: No such file or directory'),
         ([text], f'{text}: damaged, or not a file that this program saved'),
         ([models / 'mlp.packed', blank], f'{blank}: shows nothing'),
@@ -239,7 +275,7 @@ def test_options_between_the_arguments(folder, tmp_path, mnist):
 
 @pytest.mark.parametrize(
     'package, arguments',
-    [('PIL', ['x.png']), ('scipy', ['x.png']), ('matplotlib', ['--mistakes', 'x.png'])],
+    [('PIL', ['x.png']), ('scipy', ['x.png']), ('PIL', ['--mistakes', 'x.png'])],
 )
 def test_without_an_optional_package(package, arguments, folder, tmp_path):
     (tmp_path / f'{package}.py').write_text('raise ImportError("not there")')

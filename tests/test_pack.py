@@ -7,12 +7,14 @@ import shlex
 import subprocess
 import sys
 
+import chainer
 import numpy
 import pytest
 
 from deploy.fold import fold
 from deploy.packed import PackedNet
 from helpers import ROOT, run
+from link_binary_linear import BinaryLinear
 from net import BinaryMLP, FloatMLP
 from support.files import npz, read_npz, save_npz
 
@@ -39,6 +41,11 @@ def models(tmp_path_factory):
             'net.c',
             b'/* Made by pack.py of BinaryNet on Chainer.\n *\n * A packed binary net 784',
             'cc -std=c99',
+        ),
+        (
+            'my-net.h',
+            b'/* Made by pack.py of BinaryNet on Chainer.',
+            'call my_net_classify(pixels)',
         ),
         ('net.HTML', b'<!DOCTYPE html>', 'in a browser'),
         ('net.onnx', b'', 'onnxruntime.InferenceSession'),
@@ -74,11 +81,17 @@ def test_the_line_for_onnx_is_python(models, tmp_path):
 
 def test_bad_input(models, tmp_path):
     (tmp_path / 'text').write_text('nonsense')
+    save_npz(str(tmp_path / 'own'), chainer.Sequential(BinaryLinear(784, 9), BinaryLinear(9, 3)))
     hostile = {**read_npz(str(models / 'mlp.packed')), 'n_in': numpy.int32(785)}
     save_npz(str(tmp_path / 'hostile'), hostile)
     for arguments, message in (
         ([tmp_path / 'none', tmp_path / 'net.c'], f'{tmp_path / "none"}: '),
         ([tmp_path / 'text', tmp_path / 'net.c'], 'text: damaged, or not a file'),
+        (
+            [tmp_path / 'own', tmp_path / 'net.c'],
+            'own: not a saved net such as mlp.model, which has links l1, bn1, l2, bn2 and so on, '
+            'and persistents activation_bits and pixel_scale: the weight of a layer is missing',
+        ),
         ([tmp_path / 'hostile', tmp_path / 'net.c'], 'hostile: not a valid packed model: l1/W'),
         ([models / 'float.model', tmp_path / 'net.c'], 'float.model: a float net has no bits'),
         ([models / 'mlp.packed', tmp_path / 'net'], 'mlp.packed: this model is packed already'),
@@ -90,10 +103,10 @@ def test_bad_input(models, tmp_path):
         result = pack(*arguments)
         assert result.returncode == 2 and result.stderr.count('\n') == 1
         assert message in result.stderr
-    assert sorted(os.listdir(tmp_path)) == ['hostile', 'text']
+    assert sorted(os.listdir(tmp_path)) == ['hostile', 'own', 'text']
 
 
-@pytest.mark.parametrize('name', ['net', 'net.c', 'net.html', 'net.onnx'])
+@pytest.mark.parametrize('name', ['net', 'net.c', 'net.h', 'net.html', 'net.onnx'])
 def test_only_its_own_outputs_are_replaced(models, tmp_path, name):
     if name == 'net.onnx':
         pytest.importorskip('onnx', reason='onnx is not installed')
@@ -114,14 +127,14 @@ def test_only_its_own_outputs_are_replaced(models, tmp_path, name):
     assert pack(models / 'mlp.model', path).returncode == 0
 
 
-@pytest.mark.parametrize('name', ['net.htm', 'net.h', 'net.cpp', 'mlp.model', 'snapshot.1'])
+@pytest.mark.parametrize('name', ['net.htm', 'net.hpp', 'net.cpp', 'mlp.model', 'snapshot.1'])
 def test_unknown_endings(models, tmp_path, name):
     result = pack(models / 'mlp.model', tmp_path / name)
     ending = os.path.splitext(name)[1]
     assert (result.returncode, result.stdout) == (2, '')
     assert result.stderr == (
         f'pack.py: {tmp_path}/{name}: no format has the ending {ending}; use one of .packed, '
-        '.npz, .onnx, .c, .html, or none\n'
+        '.npz, .onnx, .c, .h, .html, or none\n'
     )
     assert os.listdir(tmp_path) == []
 
@@ -131,6 +144,21 @@ def test_the_supplied_net_is_what_is_read(tmp_path):
     net = PackedNet(read_npz(f'{ROOT}/results/binary.packed'))
     with open(f'{ROOT}/results/binary.packed', 'rb') as f:
         assert bytes(npz(net.arrays)) == f.read()
+
+
+def test_a_net_of_ones_own(tmp_path):
+    """With the names and numbers that docs/layers.md names."""
+    net = chainer.Chain()
+    with net.init_scope():
+        for i, (n_in, n_out) in enumerate([(784, 9), (9, 9), (9, 3)], 1):
+            setattr(net, f'l{i}', BinaryLinear(n_in, n_out))
+            setattr(net, f'bn{i}', chainer.links.BatchNormalization(n_out))
+    net.add_persistent('activation_bits', 1)
+    net.add_persistent('pixel_scale', 256)
+    save_npz(str(tmp_path / 'own'), net)
+    result = pack(tmp_path / 'own', tmp_path / 'own.c')
+    assert (result.returncode, result.stderr) == (0, '')
+    assert result.stdout.startswith('a binary net 784-9-9-3\n')
 
 
 @pytest.mark.parametrize('arguments', [['', 'net.c'], ['mlp.model', '']])

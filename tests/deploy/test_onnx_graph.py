@@ -21,15 +21,19 @@ def run(content, images):
 @pytest.mark.parametrize('name', SHAPES)
 def test_random_nets(name, signed):
     net, images = packed(name, signed)
-    logits, classes = run(to_onnx(net), images.reshape(-1, *net.image_shape))
+    net = PackedNet({**net.arrays, 'temperature': numpy.float32(0.3)})
+    logits, classes, probabilities = run(to_onnx(net), images.reshape(-1, *net.image_shape))
     expected = PackedMLP(net).logits(images)
     numpy.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
     numpy.testing.assert_array_equal(classes, expected.argmax(axis=1))
+    powers = numpy.exp(expected - expected.max(axis=1, keepdims=True))
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    numpy.testing.assert_allclose(probabilities, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_all_test_images(mnist):
     net = supplied()
-    logits, classes = run(to_onnx(net), mnist[2])
+    logits, classes, _ = run(to_onnx(net), mnist[2])
     expected = PackedMLP(net).logits(mnist[2])
     numpy.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
     numpy.testing.assert_array_equal(classes, expected.argmax(axis=1))

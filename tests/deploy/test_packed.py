@@ -58,6 +58,21 @@ def test_the_same_class_for_each_of_the_test_images(example, Way):
     assert same.mean() > 0.9
 
 
+@pytest.mark.parametrize('Way', WAYS)
+def test_the_temperature_divides_the_logits(example, Way):
+    """To the bit as if it had divided the last gamma and beta of the net. No class changes."""
+    net, packed, images = example
+    T = numpy.float32(0.3)
+    expected = Way(packed).logits(images)
+    found = Way(PackedNet({**packed.arrays, 'temperature': T})).logits(images)
+    numpy.testing.assert_allclose(found * T, expected, rtol=1e-4, atol=1e-5)
+    assert numpy.array_equal(found.argmax(axis=1), expected.argmax(axis=1))
+    net = net.copy('copy')
+    last = net[f'bn{net.n_layers + 1}']
+    last.gamma.array, last.beta.array = last.gamma.array / T, last.beta.array / T
+    assert numpy.array_equal(found, Way(fold(net)).logits(images))
+
+
 @needs_numba
 def test_both_ways_are_equal_to_the_bit(example):
     _, packed, images = example
@@ -200,6 +215,12 @@ def damaged(arrays):
         'a layout that is not one': changed(layout=numpy.array([4, 5, 4, 5, 0, 2], numpy.int32)),
         'an accuracy of two nets': changed(accuracy=numpy.array([0.9, 0.9], numpy.float32)),
         'more than all right': changed(accuracy=numpy.array(1.1, numpy.float32)),
+        'a temperature of 0': changed(temperature=numpy.float32(0)),
+        'a temperature that is no number': changed(temperature=numpy.float32(numpy.nan)),
+        'a temperature too low for gamma': changed(
+            temperature=numpy.float32(0.1), **{'l3/gamma': numpy.full(3, 3e38, 'f')}
+        ),
+        'a temperature of each class': changed(temperature=numpy.ones(3, numpy.float32)),
         'nothing': {},
     }
 

@@ -83,6 +83,25 @@ def test_the_clip_treats_nan_and_infinity_as_the_hook_does():
     assert numpy.isnan(results[0][0]) and results[0][1:5].tolist() == [1, -1, 1, -1]
 
 
+@pytest.mark.parametrize('Adam', ADAMS)
+@pytest.mark.parametrize('order', [(0, 1), (1, 0)])
+@pytest.mark.parametrize('own', [(-0.25, 0.5), (-0.5, 2)])
+def test_other_bounds_for_one_parameter(xp, Adam, order, own):
+    """In whatever order the clips are added, both apply."""
+    model = chainer.Sequential(chainer.links.Linear(20, 30), chainer.links.Linear(30, 9))
+    model.to_device(chainer.backend.get_device_from_array(xp.zeros(1)))
+    optimizer = Adam(alpha=9).setup(model)
+    hooks = (optimizer, WeightClip()), (model[0].W.update_rule, WeightClip(*own))
+    for i in order:
+        hooks[i][0].add_hook(hooks[i][1])
+    for param in model.params():
+        param.grad = xp.asarray(numpy.random.RandomState(0).normal(size=param.shape), 'f')
+    optimizer.update()
+    for param in model.params():
+        low, high = own if param is model[0].W else (-1, 1)
+        assert (param.array.min(), param.array.max()) == (low, min(high, 1))
+
+
 def test_other_hooks_are_called_as_usual():
     calls = []
 

@@ -9,7 +9,14 @@ from deploy.fold import fold
 from deploy.packed import PackedMLP, PackedNet
 from helpers import trained
 from net import BinaryMLP, QuantizedMLP
-from support.models import SavedNet, describe_net, load, remember_accuracy, remember_layout
+from support.models import (
+    SavedNet,
+    describe_net,
+    initialize,
+    load,
+    remember_layout,
+    remember_numbers,
+)
 from support.files import arrays_of, read_npz, save_npz
 
 
@@ -24,7 +31,7 @@ def saved(**changes):
     """The arrays of a net of images of 4 x 7, with changes; what is changed to None is missing."""
     net = QuantizedMLP(28, 20, 3, 2, 2, 2)
     remember_layout(net, numpy.full((1, 4, 7), 255, numpy.uint8), transposed=False)
-    remember_accuracy(net, 0.9)
+    remember_numbers(net, accuracy=0.9, temperature=0.3)
     return {name: a for name, a in {**arrays_of(net), **changes}.items() if a is not None}
 
 
@@ -59,6 +66,11 @@ CHANGES = {
     'another scale of pixels': {'pixel_scale': numpy.array(3)},
     'an accuracy of two nets': {'accuracy': filled(2)},
     'more than all right': {'accuracy': filled(value=1.1)},
+    'a temperature below 0': {'temperature': filled(value=-1)},
+    'a temperature of 0': {'temperature': filled(value=0)},
+    'a temperature without end': {'temperature': filled(value=1e9)},
+    'a temperature that is no number': {'temperature': filled(value=numpy.nan)},
+    'a temperature of each class': {'temperature': filled(3)},
     'a layout of floats': {'layout': numpy.array([4.0, 7, 4, 7, 0, 0])},
     **{
         f'layout {layout}': {'layout': numpy.array(layout, numpy.int32)}
@@ -121,3 +133,17 @@ def test_the_scale_of_pixels_is_saved(tmp_path, mnist):
         packed = PackedMLP(fold(loaded)).logits(x).argmax(axis=1)
         assert (packed == expected.argmax(axis=1)).mean() >= (1 if scale == 256 else 0.999)
         net._persistent.discard('pixel_scale')
+
+
+def test_numbers_about_a_net_are_saved_but_not_taken_over(tmp_path):
+    path, net = str(tmp_path / 'mlp.model'), BinaryMLP(28, 20, 3)
+    remember_numbers(net, accuracy=0.9, temperature=0.3)
+    save_npz(path, net)
+    saved = SavedNet(read_npz(path))
+    assert saved.temperature == numpy.float32(0.3)
+    assert load(path, saved).temperature == fold(net).temperature == saved.temperature
+    other = BinaryMLP(28, 20, 3)
+    initialize(path, other)
+    assert numpy.array_equal(other.l1.W.array, net.l1.W.array)
+    assert not {'accuracy', 'temperature'} & set(arrays_of(other))
+    assert SavedNet(arrays_of(other)).temperature is fold(other).temperature is None
