@@ -95,11 +95,7 @@ def build(args):
 
 
 def prepare(args, communicator=None):
-    """Builds the trainer, resumes if asked to, and locks the folder, or refuses before it writes.
-
-    Returns:
-        tuple: The trainer, and the context manager to run it in.
-    """
+    """Builds the trainer, and the context manager to run it in, or refuses before it writes."""
     if communicator:
         return distributed.prepare(communicator, args, build)
     trainer = build(args)
@@ -112,15 +108,15 @@ def train(args, trainer, held, communicator=None):
         trainer.run(show_loop_exception_msg=False)
         if communicator and communicator.rank:
             return  # the first process saves
-        if args.hold_out:
-            accuracy = trainer.get_extension('ChooseEpoch').restore()
-            calibration = trainer.get_extension('validation').get_iterator('main')
-        else:
-            accuracy = trainer.get_extension('LogReport').log[-1]['validation/main/accuracy']
-            calibration = trainer.updater.get_iterator('main')
         optimizer = trainer.updater.get_optimizer('main')
         net = optimizer.target.predictor
-        temperature = fit_temperature(net, calibration.images[:10000], calibration.labels[:10000])
+        if args.hold_out:
+            accuracy = trainer.get_extension('ChooseEpoch').restore()
+            iterator = trainer.get_extension('validation').get_iterator('main')
+        else:
+            accuracy = trainer.get_extension('LogReport').log[-1]['validation/main/accuracy']
+            iterator = trainer.updater.get_iterator('main')
+        temperature = fit_temperature(net, iterator.images[:10000], iterator.labels[:10000])
         models.remember_numbers(net, accuracy=accuracy, temperature=temperature)
         print('save the model')
         save_npz(os.path.join(trainer.out, 'mlp.model'), net)

@@ -37,6 +37,7 @@ def to_html(net, examples=()):
         'words': net.title[0].upper() + net.title[1:],
         'bytes': net.nbytes,
         'accuracy': net.accuracy,
+        'calibrated': net.temperature is not None,
         'layout': (net.layout or Layout(*net.image_shape, *net.image_shape))._asdict(),
         'layers': layers,
         'affine': [_text(array.astype('<f4')) for array in net.affine],

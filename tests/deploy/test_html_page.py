@@ -123,10 +123,16 @@ def test_a_thousand_test_images(page, mnist):
     )
     logits = PackedMLP(supplied()).logits(images)
     assert [answer for answer, _ in found] == list(map(str, logits.argmax(axis=1)))
-    expected = [' '.join(describe_answers(y[None])) for y in logits]
+    expected = [' '.join(describe_answers(y[None], True)) for y in logits]
     doubts = [words.partition('unsure')[2] for _, words in found]
     assert doubts == [words.partition('unsure')[2].rstrip(')') for words in expected]
     assert 5 < sum(map(bool, doubts)) < 100
+
+
+def test_probabilities_that_are_not_calibrated_raise_no_doubt(page):
+    arrays = {name: a for name, a in supplied().arrays.items() if name != 'temperature'}
+    page.open(PackedNet(arrays))
+    assert page.run('return read(new Uint8Array(rows * columns)).unsure') is False
 
 
 @pytest.mark.parametrize('bits', [(1, 2), (3, 1), (8, 8)])
