@@ -102,6 +102,9 @@ Backward = structure(
 )
 
 
+# Taking an array from a layer counts a reference: inner loops take it before they start.
+
+
 @compiled
 def _of_block(b, a):
     return a[b * UNITS : (b + 1) * UNITS]
@@ -277,19 +280,8 @@ def list_pixels(b, layer):
 
 
 @compiled
-def _normalize_backward(b, layer):
-    y, inside, gz, gy, N = layer.y[b], layer.inside[b], layer.gz[b], layer.gy[b], layer.y.shape[1]
-    gamma, mean, inv_std = (
-        _of_block(b, layer.gamma),
-        _of_block(b, layer.mean),
-        _of_block(b, layer.inv_std),
-    )
-    ggamma, gbeta, gb = (
-        _of_block(b, layer.ggamma),
-        _of_block(b, layer.gbeta),
-        _of_block(b, layer.gb),
-    )
-    gain, zero, inv_n = layer.gain, float32(0), float32(1 / N)
+def _normalize_backward(y, inside, gamma, mean, inv_std, gz, gain, gy, ggamma, gbeta, gb):
+    N, zero, inv_n = len(y), float32(0), float32(1 / len(y))
     ggamma[:] = 0
     gbeta[:] = 0
     gb[:] = 0
@@ -304,9 +296,7 @@ def _normalize_backward(b, layer):
             x_hat = (y[i, u] - mean[u]) * inv_std[u]
             gy[i, u] = gamma[u] * inv_std[u] * (q - (x_hat * ggamma[u] + gbeta[u]) * inv_n)
             gb[u] += gy[i, u]
-    for i in range(N, len(gy)):
-        for u in range(UNITS):
-            gy[i, u] = 0
+    gy[N:] = 0
 
 
 @compiled
@@ -321,7 +311,8 @@ def _store(rows, m, count, k, factor, offset, gb, gW):
 @compiled
 def _level_gradient(b, layer):
     """The gradient of W from levels: products of gy with all columns, eight units at a time."""
-    (M, K), N, gy, planes = layer.gW.shape, layer.y.shape[1], layer.gy, len(layer.columns)
+    gy, gb, gW, columns = layer.gy, layer.gb, layer.gW, layer.columns
+    (M, K), N, planes = gW.shape, layer.y.shape[1], len(columns)
     T = aligned(32 * (N + 3), numpy.float32)
     rows = aligned(ROWS * UNITS, numpy.float32).reshape((ROWS, UNITS))
     units, factor = min(UNITS, M - b * UNITS), layer.factor / float32(layer.unit)
@@ -330,16 +321,15 @@ def _level_gradient(b, layer):
         write_tables(gy, b * gy.shape[1] * UNITS + u, UNITS, 1, N, T)
         for k in range(0, K, UNITS):
             for p in range(planes):
-                product(T, N, layer.columns[p], k, 2 if p else 0, rows, 0, UNITS)
-            _store(
-                rows, b * UNITS + u, min(ROWS, units - u), k, factor, offset, layer.gb, layer.gW
-            )
+                product(T, N, columns[p], k, 2 if p else 0, rows, 0, UNITS)
+            _store(rows, b * UNITS + u, min(ROWS, units - u), k, factor, offset, gb, gW)
 
 
 @compiled
 def _pixel_gradient(b, layer):
     """The gradient of W from pixels: for each column, the sum of the gy of its images."""
-    (M, K), N, wide = layer.gW.shape, layer.pixel_images.shape[1], len(layer.pixel_counts)
+    gb, gW = layer.gb, layer.gW
+    (M, K), N, wide = gW.shape, layer.pixel_images.shape[1], len(layer.pixel_counts)
     sums = aligned(wide * UNITS, numpy.float32)
     rows = aligned(8 * wide, numpy.float32).reshape((8, wide))
     units, gy = min(UNITS, M - b * UNITS), b * layer.gy.shape[1] * UNITS
@@ -351,13 +341,16 @@ def _pixel_gradient(b, layer):
     for u in range(0, units, 8):
         for k in range(0, wide, 8):
             transpose(sums, k * UNITS + u, UNITS, rows, k, wide)
-        _store(rows, b * UNITS + u, min(8, units - u), 0, float32(1), offset, layer.gb, layer.gW)
+        _store(rows, b * UNITS + u, min(8, units - u), 0, float32(1), offset, gb, gW)
 
 
 @region(Backward)
 def backward(b, layer):
     """The gradients of the sums and of all parameters of a block of units."""
-    _normalize_backward(b, layer)
+    parameters = _of_block(b, layer.gamma), _of_block(b, layer.mean), _of_block(b, layer.inv_std)
+    gradients = _of_block(b, layer.ggamma), _of_block(b, layer.gbeta), _of_block(b, layer.gb)
+    args = layer.y[b], layer.inside[b], *parameters, layer.gz[b], layer.gain, layer.gy[b]
+    _normalize_backward(*args, *gradients)
     if len(layer.columns):
         _level_gradient(b, layer)
     else:
@@ -368,6 +361,7 @@ def backward(b, layer):
 def input_gradient(chunk, layer):
     """The gradient of the inputs of eight images."""
     M, images, planes, first = len(layer.gW), layer.gy.shape[1], len(layer.signs), chunk * ROWS
+    gx, gy = layer.gx, layer.gy
     T = aligned(32 * SPAN, numpy.float32)
     for p in range(planes):
         for m in range(0, M, SPAN):
@@ -375,11 +369,11 @@ def input_gradient(chunk, layer):
             carry, of_span = (2 if p else 0) if m == 0 else 1, layer.signs[p, m // WORD :]
             for u in range(0, size, UNITS):
                 start = ((m + u) // UNITS * images + first) * UNITS
-                write_tables(layer.gy, start, 1, UNITS, min(UNITS, size - u), T[32 * u :])
-            for b in range(len(layer.gx)):
+                write_tables(gy, start, 1, UNITS, min(UNITS, size - u), T[32 * u :])
+            for b in range(len(gx)):
                 start = (b * images + first) * UNITS
-                product(T, size, of_span, b * UNITS, carry, layer.gx, start, UNITS)
-    for b in range(len(layer.gx) if layer.n > 1 else 0):
+                product(T, size, of_span, b * UNITS, carry, gx, start, UNITS)
+    for b in range(len(gx) if layer.n > 1 else 0):
         for i in range(first, first + ROWS):
             for k in range(UNITS):
-                layer.gx[b, i, k] /= float32(layer.n)
+                gx[b, i, k] /= float32(layer.n)
