@@ -55,7 +55,7 @@ def build(args):
     if args.initmodel:
         models.initialize(args.initmodel, net)
     loss = recipe.squared_hinge if args.loss == 'hinge' else fast.softmax_cross_entropy
-    model = L.Classifier(net, loss, fast.accuracy)
+    model = L.Classifier(net, loss)
     device.use()
     model.to_device(device)
 

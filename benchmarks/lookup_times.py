@@ -21,20 +21,20 @@ import numpy
 
 from fast import cpu
 from fast.kernels import ROWS, UNITS, aligned
-from fast.lookup import WORD, product, table_size, write_signs, write_tables
+from fast.lookup import WORD, product, write_signs, write_tables
 
 SPAN = 256  # inputs whose tables fit the first cache
 
 
 @numba.njit
 def floats(rows, columns):
-    return aligned(4 * rows * columns).view(numpy.float32).reshape((rows, columns))
+    return aligned(rows * columns, numpy.float32).reshape((rows, columns))
 
 
 @numba.njit
 def pack(S):
     words, columns = -(-len(S) // WORD), -(-S.shape[1] // UNITS) * UNITS
-    I = aligned(4 * words * columns).view(numpy.uint32).reshape((words, columns))
+    I = aligned(words * columns, numpy.uint32).reshape((words, columns))
     for i in range(len(S)):
         write_signs(S[i], i, I)
     return I
@@ -42,16 +42,15 @@ def pack(S):
 
 @numba.njit
 def multiply(A, n, stride, row_stride, I, Y):
-    T = floats(1, table_size(SPAN)).reshape(-1)
+    T = aligned(32 * SPAN, numpy.float32)
     for row in range(0, len(Y), ROWS):
-        rows = min(ROWS, len(Y) - row)
         for i in range(0, n, SPAN):
             inputs = min(SPAN, n - i)
             start = row * row_stride + i * stride
-            write_tables(A, start, stride, row_stride, rows, inputs, T, 0)
+            write_tables(A, start, stride, row_stride, inputs, T)
             for k in range(0, Y.shape[1], UNITS):
                 start = row * Y.shape[1] + k
-                product(T, inputs, I[i // WORD :], k, i > 0, Y, start, Y.shape[1], rows)
+                product(T, inputs, I[i // WORD :], k, i > 0, Y, start, Y.shape[1])
 
 
 compiled_for, blas = (
@@ -61,17 +60,17 @@ print(f'{cpu.FLOAT_KERNELS[cpu.FLOATS]} of {compiled_for}; NumPy for {blas}')
 print('| units | gy W | NumPy | gy^T x | NumPy |\n|---|---|---|---|---|')
 random = numpy.random.RandomState(0)
 for units in 1000, 4096:
-    gy = random.normal(size=(100, units)).astype('f')
+    gy = random.normal(size=(104, units)).astype('f')  # whole chunks of rows
     W, x = (numpy.where(random.uniform(size=(n, units)) < 0.5, 1, -1) for n in (units, 100))
     W, x = W.astype('f'), x.astype('f')
     W_words, x_words = pack(W), pack(x)
     wide = W_words.shape[1]
-    gx, gW = floats(100, wide), floats(units, wide)
+    gx, gW = floats(104, wide), floats(units, wide)
     ways = [
         lambda: multiply(gy, units, 1, units, W_words, gx),
-        lambda: numpy.dot(gy, W),
+        lambda: numpy.dot(gy[:100], W),
         lambda: multiply(gy, 100, units, 1, x_words, gW),
-        lambda: numpy.dot(gy.T, x),
+        lambda: numpy.dot(gy[:100].T, x),
     ]
     times = [[] for _ in ways]
     for i in range(41):

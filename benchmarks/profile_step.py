@@ -75,21 +75,20 @@ def main():
         parser.error(f'there is no compiled code: {fast.missing}')
     name = 'BinaryMLP' if args.net == 'binary' else 'QuantizedMLP'
     sizes = 784, args.unit, 10, args.layer
-    functions = fast.softmax_cross_entropy, fast.accuracy
-    step = training(getattr(fast, name), sizes, fast.Adam, *functions)
+    step = training(getattr(fast, name), sizes, fast.Adam, fast.softmax_cross_entropy)
     print(f'# {fast.describe()}')
     for _ in range(10):
         step()
 
-    def of(what):
-        return lambda *args: f'{what} {" x ".join(map(str, args[what == "forward"].W.shape))}'
+    def of(what, W):
+        return lambda _, layer: f'{what} {" x ".join(map(str, getattr(layer, W).shape))}'
 
     spent = {}
     parts = [
         (Minibatches, '__next__', 'minibatch'),
-        (fused_net, 'forward', of('forward')),
-        (loss.SoftmaxCrossEntropy, 'forward_cpu', 'loss and accuracy'),
-        (fused_net, 'backward', of('backward')),
+        (fused_net, 'forward', of('forward', 'W')),
+        (loss.SoftmaxCrossEntropy, 'forward_cpu', 'loss'),
+        (fused_net, 'backward', of('backward', 'gW')),
         (fused_net, 'input_gradient', 'gradient of the inputs'),
         (fused_net, 'list_pixels', 'list of pixels'),
         (adam.AdamRule, 'update_core', 'Adam and the weight clip'),

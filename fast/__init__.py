@@ -1,22 +1,21 @@
 """The nets of net.py, their loss and Chainer's Adam, computed faster.
 
 ``fast.BinaryMLP`` is :class:`net.BinaryMLP`, ``fast.QuantizedMLP`` is :class:`net.QuantizedMLP`,
-``fast.Adam`` is :class:`chainer.optimizers.Adam`, and ``fast.softmax_cross_entropy`` and
-``fast.accuracy`` are the functions of :mod:`chainer.functions`. Results agree up to rounding, on
-the CPU mostly bit for bit; a GPU takes a quarter of the kernel launches. On a CPU without Numba,
-the nets and Adam are the originals. ``fast.missing`` says why Numba cannot be used, or is None.
+``fast.Adam`` is :class:`chainer.optimizers.Adam`, and ``fast.softmax_cross_entropy`` is the
+function of :mod:`chainer.functions`. Results agree up to rounding, on the CPU mostly bit for bit;
+a GPU takes fewer than half of the kernel launches. On a CPU without Numba, the nets and Adam are
+the originals. ``fast.missing`` says why Numba cannot be used, or is None.
 """
 
 from fast.adam import Adam
 from fast.available import describe, missing
-from fast.loss import accuracy, softmax_cross_entropy
+from fast.loss import softmax_cross_entropy
 from fast.net import BinaryMLP, QuantizedMLP
 
 __all__ = [
     'Adam',
     'BinaryMLP',
     'QuantizedMLP',
-    'accuracy',
     'describe',
     'missing',
     'softmax_cross_entropy',

@@ -9,14 +9,13 @@ from fast.available import accept, missing
 from weight_clip import WeightClip
 
 if not missing:
-    from fast import loops
+    from fast.loops import SLICE, Update, adam as update
 
 
 class AdamRule(adam.AdamRule):
     """Update rule of :class:`Adam` for one parameter."""
 
     clip = None
-    pending = None  # updates that the optimizer launches together
 
     def add_hook(self, hook, name=None, timing='auto'):
         """Keeps a WeightClip for the loop; adds any other hook, or another clip, as usual."""
@@ -38,13 +37,11 @@ class AdamRule(adam.AdamRule):
             return
         low, high = (self.clip.low, self.clip.high) if self.clip else (-numpy.inf, numpy.inf)
         numbers = 1 - hp.beta1, 1 - hp.beta2, hp.eps, self.alpha_t, hp.eta, low, high
-        numbers = [param.dtype.type(number) for number in numbers]
-        if not on_gpu:
-            loops.adam(*[a.reshape(-1) for a in arrays], tuple(numbers))
-        elif self.pending is None:
-            gpu.adam([(arrays, numbers)])
+        numbers = map(numpy.float32, numbers)
+        if on_gpu:
+            gpu.adam(*arrays, *numbers)
         else:
-            self.pending.append((arrays, numbers))
+            update(-(-param.size // SLICE), Update(*(a.reshape(-1) for a in arrays), *numbers))
 
 
 class Adam(chainer.optimizers.Adam):
@@ -60,18 +57,6 @@ class Adam(chainer.optimizers.Adam):
 
     def create_update_rule(self):
         return AdamRule(self.hyperparam)
-
-    def update(self, lossfun=None, *args, **kwds):
-        rules = [param.update_rule for param in self.target.params()]
-        pending = None if self._post_update_hooks else []  # hooks look at updated parameters
-        for rule in rules:
-            rule.pending = None if rule._hookable._post_update_hooks else pending
-        try:
-            super().update(lossfun, *args, **kwds)
-        finally:
-            for rule in rules:
-                rule.pending = None
-        gpu.adam(pending or [])
 
     def add_hook(self, hook, name=None, timing='auto'):
         """Hands a WeightClip to the update rules; adds any other hook as usual."""

@@ -19,12 +19,8 @@ def describe():
 
 
 def accept(*arrays):
-    """Whether compiled code can take these arrays: C-contiguous NumPy arrays of one float type."""
-    return (
-        missing is None
-        and all(
-            isinstance(a, numpy.ndarray) and a.flags.c_contiguous and a.dtype == arrays[0].dtype
-            for a in arrays
-        )
-        and arrays[0].dtype in (numpy.float32, numpy.float64)
+    """Whether compiled code can take these arrays: C-contiguous NumPy arrays of float32."""
+    return missing is None and all(
+        isinstance(a, numpy.ndarray) and a.flags.c_contiguous and a.dtype == numpy.float32
+        for a in arrays
     )

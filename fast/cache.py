@@ -5,6 +5,10 @@ import contextlib
 import numba
 from numba.core.caching import FunctionCache
 
+OPTIONS = {'nogil': True, 'error_model': 'numpy'}
+# For parts of other functions, which Python does not call.
+compiled = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
+
 
 class _Cache(FunctionCache):
     """Numba's cache, which a damaged file or a full disk leaves empty instead of raising."""
@@ -22,13 +26,9 @@ class _Cache(FunctionCache):
             super().save_overload(*arguments)
 
 
-def njit(**options):
+def njit(function, **options):
     """:func:`numba.njit`, and caches what it compiles on disk if it can."""
-
-    def decorate(function):
-        dispatcher = numba.njit(**options)(function)
-        with contextlib.suppress(RuntimeError):  # There is no folder that Numba could write to.
-            dispatcher._cache = _Cache(function)
-        return dispatcher
-
-    return decorate
+    dispatcher = numba.njit(**OPTIONS, **options)(function)
+    with contextlib.suppress(RuntimeError):  # There is no folder that Numba could write to.
+        dispatcher._cache = _Cache(function)
+    return dispatcher

@@ -12,8 +12,9 @@ import numpy
 
 from fast.available import accept
 from fast.function import Function, has_statistics
-from fast.kernels import UNITS, groups_between_widenings
-from fast.layer import Inputs, Layer, Pixels, backward, forward, input_gradient, list_pixels
+from fast.kernels import ROWS, UNITS, groups_between_widenings
+from fast.layer import BOTH, Backward, Layer, backward, forward, input_gradient, list_pixels
+from fast.lookup import WORD
 from fast.memory import Memory
 from fast.xnor import find_groups
 
@@ -50,7 +51,7 @@ def accepts(net, x):
     K = x.shape[1]
     for l, bn in links:
         arrays = l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
-        if l.bits > 8 or not accept(*arrays) or l.W.dtype != numpy.float32 or l.W.shape[1] != K:
+        if l.bits > 8 or not accept(*arrays) or l.W.shape[1] != K:
             return False
         K = len(l.W)
     return True
@@ -67,6 +68,14 @@ def _pad(a, value=0):
     return padded
 
 
+def _to_blocks(a, out):
+    """Copies an array of shape (N, M) to one of shape (blocks, N, 64)."""
+    for b in range(len(out)):
+        part = a[:, b * UNITS : (b + 1) * UNITS]
+        out[b, :, : part.shape[1]] = part
+    return out
+
+
 def _drop(ratio, *shape):
     """Which numbers dropout keeps, drawn as by F.dropout, and the factor for them."""
     if not ratio or not chainer.config.train:
@@ -74,104 +83,132 @@ def _drop(ratio, *shape):
     return numpy.random.rand(*shape) >= ratio, numpy.float32(1 / (1 - ratio))
 
 
-NOTHING = numpy.empty((0, 0, 0), numpy.uint64), numpy.empty((0, 0, 0), numpy.uint32)
-NO_BYTES, NO_FLOATS = numpy.empty((0, 0), numpy.uint8), numpy.empty((0, 0), numpy.float32)
-NO_PIXELS = Pixels(numpy.empty(0, numpy.int64), numpy.empty((0, 0), numpy.uint32), NO_FLOATS)
-
-
 class FusedNet(Function):
     """The function of a net; its inputs are x and W, b, gamma and beta of each layer."""
 
     def __init__(self, net):
-        self.net, self.bits = net, net.l1.bits
+        self.net, self.n = net, 2**net.l1.bits - 1
         self.empty = _memory.setdefault(net, Memory()).empty
 
     def forward(self, inputs):
-        net, self.layers = self.net, []
-        x, N, M = self.pixels(inputs[0]), len(inputs[0]), len(inputs[-1])
-        self.logits = self.empty((N, M))
+        net, self.layers, x = self.net, [], self.pixels(inputs[0])
         for i, (_, bn) in enumerate(links_of(net)):
-            parameters, last = inputs[4 * i + 1 : 4 * i + 5], i == net.n_layers
-            x = self.forward_layer(x, bn, *parameters, 0 if last else net.activation_bits)
-        return (self.logits.copy(),)
+            bits = net.activation_bits if i < net.n_layers else 0
+            x = self.forward_layer(x, bn, *inputs[4 * i + 1 : 4 * i + 5], bits)
+        layer, _ = self.layers[-1]
+        M = len(layer.W)
+        y = numpy.concatenate(layer.y, axis=1)[:, :M]
+        logits = (y - layer.mean[:M]) * layer.inv_std[:M] * layer.gamma[:M] + layer.beta[:M]
+        return (logits,)
 
     def pixels(self, x):
+        """The inputs of the first layer: the fields of Layer that have them."""
         net, (N, K) = self.net, x.shape
         kept, factor = _drop(net.dropout_input, N, K)
         middle = net.pixel_scale if net.signed_pixels else 0
         P = self.empty((N, _blocks(K) * UNITS), numpy.uint8)
         P[:, :K] = x if kept is None else numpy.where(kept, x, numpy.uint8(middle // 2))
         P[:, K:] = 0
-        return Inputs(P, *NOTHING, middle, 2 * net.pixel_scale - middle, factor)
+        return {
+            'P': P,
+            'words': numpy.empty((0, N, 0), numpy.uint8),
+            'columns': numpy.empty((0, 0, 0), numpy.uint32),
+            'middle': middle,
+            'unit': 2 * net.pixel_scale - middle,
+            'factor': factor,
+        }
 
     def activations(self, N, M, bits, dropout, factor):
-        """The arrays for activations of so many bits, and what their levels mean."""
-        blocks, n, planes = _blocks(M), 2**bits - 1, bits + dropout
-        words = self.empty((planes, N, blocks), numpy.uint64)
-        images = -(-N // 32) if chainer.config.train else 0  # backward alone needs the columns
-        columns = self.empty((planes, images, blocks * UNITS), numpy.uint32)
-        by_xnor = self.bits == 1 and planes <= 2
-        P = NO_BYTES if by_xnor else self.empty((N, blocks * UNITS), numpy.uint8)
-        return Inputs(P, words, columns, n << dropout, n << dropout, factor)
+        """The inputs of another layer, to be written: levels of so many bits."""
+        units, planes, n = _blocks(M) * UNITS, bits + dropout, (2**bits - 1) << dropout
+        by_xnor = self.n == 1 and planes <= 2
+        images = -(-N // WORD) if chainer.config.train else 0  # backward alone needs the columns
+        return {
+            'P': self.empty((N, 0 if by_xnor else units), numpy.uint8),
+            'words': self.empty((planes, N, units // 8), numpy.uint8),
+            'columns': self.empty((planes, images, units), numpy.uint32),
+            'middle': n,
+            'unit': n,
+            'factor': factor,
+        }
 
     def forward_layer(self, x, bn, W, b, gamma, beta, bits):
-        net, training, N, (M, K) = self.net, chainer.config.train, len(self.logits), W.shape
-        blocks, n, first = _blocks(M), 2**self.bits - 1, not self.layers
+        net, training, (M, K), N = self.net, chainer.config.train, W.shape, len(x['P'])
+        blocks, first = _blocks(M), not self.layers
         if training:
-            statistics = (numpy.empty_like(bn.avg_mean) for _ in range(3))
+            mean, var, inv_std = (numpy.empty_like(bn.avg_mean) for _ in range(3))
         else:
-            inv_std = numpy.sqrt(numpy.reciprocal(bn.avg_var + bn.eps))
-            statistics = bn.avg_mean, bn.avg_var, inv_std
-        signs = (self.bits if training and not first else 0), -(-M // 32), _blocks(K) * UNITS
-        layer = Layer(
-            W,
-            *(_pad(b), _pad(gamma), _pad(beta, -1)),
-            *(_pad(a) for a in statistics),
-            self.empty((blocks, N, UNITS)),
-            self.empty((blocks, N, UNITS), bool),
-            self.empty(signs, numpy.uint32),
-        )
+            mean, var = bn.avg_mean, bn.avg_var
+            inv_std = numpy.sqrt(numpy.reciprocal(var + bn.eps))
+        b = _pad(b)
         if not first and net.activation_bits > 1 and numpy.isnan(self.layers[-1][0].mean).any():
-            layer.b[:] = numpy.nan  # the level of NaN is a number, but NaN must stay NaN
-        kept, factor = _drop(net.dropout_hidden if bits else 0, N, M)
-        out = self.activations(N, M, bits, kept is not None, factor)
-        kept = numpy.empty((N, 0), bool) if kept is None else kept
-        groups = find_groups(x.P, not first)
-        every = groups_between_widenings(255 if first else x.middle, (n + 1) // 2)
-        eps, levels = numpy.float32(bn.eps), 2**bits - 1
-        forward(n, layer, x, groups, every, eps, training, levels, kept, out, self.logits)
+            b[:] = numpy.nan  # the level of NaN is a number, but NaN must stay NaN
+        kept, gain = _drop(net.dropout_hidden if bits else 0, N, M)
+        inside = self.empty((blocks, N, UNITS), bool)
+        inside[:] = True
+        if kept is not None:
+            _to_blocks(kept, inside)
+        planes = net.l1.bits if training and not first else 0
+        activations = self.activations(N, M, bits, kept is not None, gain)
+        layer = Layer(
+            **x,
+            n=self.n,
+            signs=self.empty((planes, -(-M // WORD), _blocks(K) * UNITS), numpy.uint32),
+            gamma=_pad(gamma),
+            mean=_pad(mean),
+            inv_std=_pad(inv_std),
+            y=self.empty((blocks, N, UNITS)),
+            inside=inside,
+            W=W,
+            b=b,
+            beta=_pad(beta, -1),
+            var=_pad(var),
+            eps=numpy.float32(bn.eps),
+            training=training,
+            **find_groups(x['P'], not first)._asdict(),
+            every=groups_between_widenings(255 if first else x['middle'], (self.n + 1) // 2),
+            levels=2**bits - 1,
+            **{f'next_{name}': activations[name] for name in ('P', 'columns', 'middle', 'words')},
+        )
+        forward(blocks, layer)
         if training:
             bn.avg_mean *= bn.decay
             bn.avg_mean += (1 - bn.decay) * layer.mean[:M]
             bn.avg_var *= bn.decay
             bn.avg_var += (1 - bn.decay) * (N / (N - 1)) * layer.var[:M]
-        self.layers.append((layer, x, factor))
-        return out
+        self.layers.append((layer, gain))
+        return activations
 
     def gradients(self, indexes, g):
-        gradients = []
-        gz = self.empty((_blocks(g.shape[1]), len(g), UNITS))
-        gz[-1] = 0
-        for b in range(len(gz)):
-            part = g[:, b * UNITS : (b + 1) * UNITS]
-            gz[b, :, : part.shape[1]] = part
-        for layer, x, factor in reversed(self.layers):
-            (M, K), gy, gW = layer.W.shape, self.empty(layer.y.shape), self.empty(layer.W.shape)
-            ggamma, gbeta, gb = (numpy.empty_like(layer.gamma) for _ in range(3))
-            pixels = NO_PIXELS if len(x.columns) else self.list_pixels(x)
-            backward(layer, x, pixels, gz, factor, gy, ggamma, gbeta, gb, gW)
-            gradients[:0] = gW, gb[:M], ggamma[:M], gbeta[:M]
-            if len(x.columns):
-                gz = self.empty((_blocks(K), len(g), UNITS))
-                input_gradient(2**self.bits - 1, layer, gy, gz)
+        gradients, (N, M) = [], g.shape
+        gz = _to_blocks(g, numpy.zeros((_blocks(M), N, UNITS), numpy.float32))
+        chunks = -(-N // ROWS)
+        for layer, gain in reversed(self.layers):
+            (M, K), pixels = layer.W.shape, not len(layer.columns)
+            listed = _blocks(K) * UNITS if pixels else 0, N
+            units = len(layer.gamma)
+            step = Backward(
+                *layer[:BOTH],
+                pixel_counts=numpy.empty(listed[0], numpy.int64),
+                pixel_images=self.empty(listed, numpy.uint32),
+                pixel_values=self.empty(listed),
+                gz=gz,
+                gain=gain,
+                gy=self.empty((_blocks(M), ROWS * chunks, UNITS)),
+                ggamma=numpy.empty(units, numpy.float32),
+                gbeta=numpy.empty(units, numpy.float32),
+                gb=numpy.empty(units, numpy.float32),
+                gW=self.empty((M, K)),
+                gx=self.empty((0 if pixels else _blocks(K), ROWS * chunks, UNITS)),
+            )
+            if pixels:
+                list_pixels(_blocks(K), step)
+            backward(_blocks(M), step)
+            if not pixels:
+                input_gradient(chunks, step)
+            gz = step.gx
+            gradients[:0] = step.gW, step.gb[:M], step.ggamma[:M], step.gbeta[:M]
         return [None, *gradients]
-
-    def list_pixels(self, x):
-        N, K = x.P.shape
-        shape = self.empty((K, N), numpy.uint32), self.empty((K, N))
-        pixels = Pixels(numpy.empty(K, numpy.int64), *shape)
-        list_pixels(x, pixels)
-        return pixels
 
 
 def fused_net(net, x):

@@ -34,35 +34,14 @@ template <typename T> struct Moments {
 };
 """
 
-# The logarithm of the sum of the exponentials of a row, and where its greatest number is.
+# The logarithm of the sum of the exponentials of a row.
 ROW = """
-__device__ float log_sum_exp(const float* y, int classes, int& best) {
-    best = 0;
+__device__ float log_sum_exp(const float* y, int classes) {
+    float best = y[0], sum = 0;
     for (int k = 1; k < classes; k++)
-        if (y[k] > y[best]) best = k;
-    float sum = 0;
-    for (int k = 0; k < classes; k++) sum += expf(y[k] - y[best]);
-    return y[best] + logf(sum);
-}
-"""
-
-ROW_LOSS = f"""{PAIR}{ROW}
-__device__ Pair<float> row_loss(const float* y, int classes, int t) {{
-    int best;
-    float loss = log_sum_exp(y, classes, best) - y[t];
-    return Pair<float>(loss, best == t);
-}}
-"""
-
-ADAM = """
-__device__ void adam(
-    float& w, float g, float& m, float& v, float one_minus_beta1, float one_minus_beta2,
-    float eps, float alpha_t, float eta, float low, float high)
-{
-    m += one_minus_beta1 * (g - m);
-    v += one_minus_beta2 * (g * g - v);
-    float moved = w - eta * (alpha_t * m / (sqrtf(v) + eps));
-    w = moved < low ? low : moved > high ? high : moved;
+        if (y[k] > best) best = y[k];
+    for (int k = 0; k < classes; k++) sum += expf(y[k] - best);
+    return best + logf(sum);
 }
 """
 
@@ -142,20 +121,19 @@ def _numbers(y):
 
 
 def softmax_cross_entropy(y, t):
-    """The loss and the accuracy."""
-    loss, accuracy = (cuda.cupy.empty((), numpy.float32) for _ in range(2))
+    """The loss."""
+    loss = cuda.cupy.empty((), numpy.float32)
     cuda.reduce(
         'int64 row, int32 t, raw float32 y, int32 classes, float32 inv_n',
-        'float32 loss, float32 accuracy',
-        'row_loss(&y[row * classes], classes, t)',
+        'float32 loss',
+        'log_sum_exp(&y[row * classes], classes) - y[row * classes + t]',
         'a + b',
-        'loss = a.first * inv_n, accuracy = a.second * inv_n',
-        'Pair<float>(0, 0)',
+        'loss = a * inv_n',
+        '0',
         'softmax_cross_entropy',
-        reduce_type='Pair<float>',
-        preamble=ROW_LOSS,
-    )(_rows(len(y)), t, y, *_numbers(y), loss, accuracy, axis=0)
-    return loss, accuracy
+        preamble=ROW,
+    )(_rows(len(y)), t, y, *_numbers(y), loss, axis=0)
+    return loss
 
 
 def softmax_cross_entropy_gradient(y, t, gloss):
@@ -164,8 +142,8 @@ def softmax_cross_entropy_gradient(y, t, gloss):
         'raw float32 y, raw int32 t, int32 classes, float32 inv_n, raw float32 gloss',
         'float32 gy',
         """
-        int best, row = i / classes, k = i % classes;
-        float log_sum = log_sum_exp(&y[row * classes], classes, best);
+        int row = i / classes, k = i % classes;
+        float log_sum = log_sum_exp(&y[row * classes], classes);
         gy = gloss[0] * inv_n * (expf(y[i] - log_sum) - (k == t[row] ? 1 : 0));
         """,
         'softmax_cross_entropy_gradient',
@@ -173,32 +151,17 @@ def softmax_cross_entropy_gradient(y, t, gloss):
     )(y, t, *_numbers(y), gloss, cuda.cupy.empty_like(y))
 
 
-def adam(updates):
-    """:func:`fast.loops.adam` for several parameters, as one kernel.
-
-    Args:
-        updates (list): Pairs of (w, g, m, v) and the numbers.
-    """
-    for first in range(0, len(updates), 12):  # the arguments of a kernel must fit into 4 kB
-        part, size, inputs, outputs = updates[first : first + 12], 0, [], []
-        for (w, g, m, v), numbers in part:
-            inputs += [g, size, *numbers]
-            outputs += [w, m, v]
-            size += w.size
-        _adam(len(part))(*inputs, *outputs, size=size)
-
-
-@cuda.memoize()
-def _adam(count):
+def adam(w, g, m, v, *numbers):
+    """:func:`fast.loops.adam`."""
     names = 'one_minus_beta1', 'one_minus_beta2', 'eps', 'alpha_t', 'eta', 'low', 'high'
-    inputs, outputs, code = [], [], []
-    for k in range(count):
-        numbers = [f'{name}_{k}' for name in names]
-        inputs += [f'raw float32 g_{k}', f'int64 start_{k}', *(f'float32 {n}' for n in numbers)]
-        outputs += [f'raw float32 {name}_{k}' for name in 'wmv']
-        arrays = [f'{name}_{k}[i - start_{k}]' for name in 'wgmv']
-        code.insert(0, f'if (i >= start_{k}) adam({", ".join(arrays + numbers)});')
-    signature = ', '.join(inputs), ', '.join(outputs)
-    return cuda.cupy.ElementwiseKernel(
-        *signature, ' else '.join(code), f'adam_{count}', preamble=ADAM
-    )
+    cuda.elementwise(
+        'T g, ' + ', '.join(f'T {name}' for name in names),
+        'T w, T m, T v',
+        """
+        m += one_minus_beta1 * (g - m);
+        v += one_minus_beta2 * (g * g - v);
+        T moved = w - eta * (alpha_t * m / (sqrt(v) + eps));
+        w = moved < low ? low : moved > high ? high : moved;
+        """,
+        'adam',
+    )(g, *numbers, w, m, v)

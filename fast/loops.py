@@ -1,14 +1,15 @@
 """The quantizer and Adam's update as compiled loops, with the results of NumPy bit for bit."""
 
-from numba import prange
+from numba import float32, int32
 import numpy
 
+from fast.cache import compiled
 from fast.kernels import prefetch_to_read, prefetch_to_write
-from fast.threads import compiled, region
+from fast.threads import region, structure
 
 LINE = 16  # numbers of float32 in a cache line
 AHEAD = 1024  # numbers that a loop asks for before it uses them
-SLICE = 16384  # numbers that a thread takes at a time
+SLICE = 16384  # numbers of a chunk
 
 
 @compiled
@@ -17,24 +18,36 @@ def level_of(a, n, half):
 
     The quantized value is (2 level - n) / n; n is an int32, half is n / 2 as a float32.
     """
-    plus, minus = numpy.float32(1), numpy.float32(-1)
-    cut = plus if a > plus else a if a > minus else minus  # NaN is -1
-    return numpy.int32(numpy.int32(cut * half) + (n >> 1) + numpy.int32(a >= 0))
+    cut = float32(1) if a > float32(1) else a if a > float32(-1) else float32(-1)  # NaN is -1
+    return int32(int32(cut * half) + (n >> 1) + int32(a >= 0))
+
+
+# A parameter w, its gradient g and its moments m and v, all of shape (n,), and the interval
+# [low, high] to which w is clipped.
+_numbers = ('one_minus_beta1', 'one_minus_beta2', 'eps', 'alpha_t', 'eta', 'low', 'high')
+Update = structure(
+    'Update', **dict.fromkeys('wgmv', float32[::1]), **dict.fromkeys(_numbers, float32)
+)
 
 
 @compiled
 def _update(i, w, g, m, v, numbers):
     one_minus_beta1, one_minus_beta2, eps, alpha_t, eta, low, high = numbers
-    gi = g[i]
-    mi = m[i] + one_minus_beta1 * (gi - m[i])
-    vi = v[i] + one_minus_beta2 * (gi * gi - v[i])
+    mi = m[i] + one_minus_beta1 * (g[i] - m[i])
+    vi = v[i] + one_minus_beta2 * (g[i] * g[i] - v[i])
     m[i], v[i] = mi, vi
     wi = w[i] - alpha_t / (numpy.sqrt(vi) + eps) * mi * eta
     w[i] = low if wi < low else high if wi > high else wi
 
 
-@compiled
-def _update_slice(w, g, m, v, numbers):
+@region(Update)
+def adam(chunk, a):
+    """Adam's update of a parameter and its moments, in place.
+
+    Memory is slower than the arithmetic, so the loop asks for cache lines ahead of their use.
+    """
+    part = slice(chunk * SLICE, (chunk + 1) * SLICE)
+    w, g, m, v, numbers = a.w[part], a.g[part], a.m[part], a.v[part], a[4:]
     whole = w.size // LINE * LINE
     for line in range(0, whole, LINE):
         ahead = line + AHEAD
@@ -46,20 +59,3 @@ def _update_slice(w, g, m, v, numbers):
             _update(i, w, g, m, v, numbers)
     for i in range(whole, w.size):
         _update(i, w, g, m, v, numbers)
-
-
-@region
-def adam(w, g, m, v, numbers):
-    """Adam's update of the parameter w and its moments m and v, in place, by the gradient g; all
-    of shape (n,).
-
-    Memory is slower than the arithmetic, so the loop asks for cache lines ahead of their use.
-
-    Args:
-        numbers (tuple): 1 - beta1, 1 - beta2, eps, alpha_t and eta, and the interval [low, high]
-            to which w is clipped.
-    """
-    for c in prange(-(-w.size // SLICE)):
-        start = numpy.int64(c) * SLICE
-        part = slice(start, min(w.size, start + SLICE))
-        _update_slice(w[part], g[part], m[part], v[part], numbers)

@@ -1,7 +1,7 @@
-"""Softmax cross entropy and accuracy as one function, without what only other losses need.
+"""Softmax cross entropy without what only other losses need.
 
-On a GPU they are two kernel launches, where Chainer's take twenty. On the CPU they are Chainer's
-NumPy operations in the same order, so the results are exactly the same.
+On a GPU, it is two kernel launches. On the CPU, it is Chainer's NumPy operations in the same
+order, so the results are exactly the same.
 """
 
 from chainer_compat import chainer
@@ -13,7 +13,7 @@ from fast.function import Function
 
 
 class SoftmaxCrossEntropy(Function):
-    """Mean over a minibatch; it also keeps the accuracy."""
+    """Mean over a minibatch."""
 
     def forward_cpu(self, inputs):
         y, t = inputs
@@ -22,15 +22,13 @@ class SoftmaxCrossEntropy(Function):
         log_z = best + numpy.log(numpy.exp(y - best).sum(axis=1, keepdims=True))
         log_p = y - log_z
         self.p = numpy.exp(log_p)
-        self.accuracy = numpy.asarray((y.argmax(axis=1) == t).mean(dtype=y.dtype))
         total = log_p[numpy.arange(len(t)), t].sum(keepdims=True)
         self.inv_n = numpy.float64(1 / len(t))
         return ((total * -self.inv_n).astype(y.dtype).reshape(()),)
 
     def forward_gpu(self, inputs):
         self.retain_inputs((0, 1))
-        loss, self.accuracy = gpu.softmax_cross_entropy(*inputs)
-        return (loss,)
+        return (gpu.softmax_cross_entropy(*inputs),)
 
     def gradients(self, indexes, gloss):
         *y, t = (variable.array for variable in self.get_retained_inputs())
@@ -59,13 +57,5 @@ def softmax_cross_entropy(y, t):
     fits = fits and y.dtype == numpy.float32 and t.dtype == numpy.int32 and len(t)
     if not fits or not chainer.config.train or chainer.config.keep_graph_on_report:
         return F.softmax_cross_entropy(y, t)
-    function = SoftmaxCrossEntropy()
-    (loss,) = function.apply((y, t))
-    y.accuracy = function.accuracy
+    (loss,) = SoftmaxCrossEntropy().apply((y, t))
     return loss
-
-
-def accuracy(y, t):
-    """:func:`chainer.functions.accuracy`; it is known already if the loss has computed it."""
-    known = getattr(y, 'accuracy', None)
-    return F.accuracy(y, t) if known is None else known

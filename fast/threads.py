@@ -1,9 +1,11 @@
 """The threads that compute: how many, and by which of Numba's threading layers.
 
-A region is a compiled function whose loop over ``numba.prange`` is shared by the threads. Each
-turn computes a chunk of its own, and no sum extends over chunks, so the results are the same bit
-for bit for any number of threads.
+A region is a compiled function that computes a chunk of some work, and the threads share the
+chunks. No sum extends over chunks, so the results are the same bit for bit for any number of
+threads.
 """
+
+from collections import namedtuple
 
 import contextlib
 import ctypes
@@ -11,15 +13,15 @@ import functools
 import importlib
 from importlib import metadata
 import os
-import types
+from types import FunctionType
 
+from llvmlite import ir
 import numba
-from numba.core import config
+from numba import int64, prange, types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
 
 from fast.cache import njit
-
-OPTIONS = {'nogil': True, 'error_model': 'numpy'}
-compiled = njit(**OPTIONS)
 
 # The layers, the best first: TBB alone survives a fork. With Numba's own, workqueue, nothing is
 # gained over one thread, so long does it take to start a region.
@@ -82,19 +84,79 @@ def describe():
     return f'{count} threads ({LAYERS.get(layer, layer)})' if layer else '1 thread'
 
 
-def region(function):
-    """Compiles a function whose prange is shared by the threads.
+def structure(name, **fields):
+    """A named tuple for the arguments of regions, with the Numba type of each field."""
+    made = namedtuple(name, fields)
+    made.type = types.NamedTuple(tuple(fields.values()), made)
+    return made
 
-    With one thread, and in a child that a process with OpenMP's threads forked, it is an ordinary
-    loop.
+
+@intrinsic
+def _store(typingctx, arguments):
+    """Stores a tuple in memory, and returns where: threads take few arguments faster than many."""
+
+    def codegen(context, builder, signature, args):
+        memory = cgutils.alloca_once(builder, args[0].type)
+        builder.store(args[0], memory)
+        return builder.bitcast(memory, context.get_value_type(signature.return_type))
+
+    return types.CPointer(arguments)(arguments), codegen
+
+
+@intrinsic
+def _call(typingctx, address, chunk, pointer):
+    """Calls a compiled function by its address, with a chunk and the tuple at a pointer."""
+
+    def codegen(context, builder, signature, args):
+        kind = context.get_value_type(signature.args[2].dtype)
+        arguments = builder.load(builder.bitcast(args[2], ir.PointerType(kind)))
+        function = ir.FunctionType(ir.VoidType(), [args[1].type, kind])
+        function = builder.inttoptr(args[0], ir.PointerType(function))
+        builder.call(function, [args[1], arguments])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64, pointer), codegen
+
+
+def _all_chunks(address, chunks, arguments):
+    pointer = _store(arguments)
+    for chunk in prange(chunks):
+        _call(address, int64(chunk), pointer)
+
+
+def region(kind):
+    """Compiles a function ``f(chunk, arguments)``, for arguments of this :func:`structure`.
+
+    It is then called as ``f(chunks, arguments)``, and the threads share the chunks. With one
+    thread, and in a child that a process with OpenMP's threads forked, it is an ordinary loop.
+
+    The function is called by its address: if Numba saw it, it would compile it again as part of
+    the loop, and threads make that take several times as long.
     """
-    shared = njit(parallel=True, **OPTIONS)(function)
-    copy = types.FunctionType(function.__code__, function.__globals__)
-    copy.__qualname__ = f'{function.__qualname__}_alone'  # by which Numba's cache knows it
-    alone = njit(**OPTIONS)(copy)
 
-    @functools.wraps(function)
-    def call(*args):
-        return (alone if _forked or _start()[1] is None else shared)(*args)
+    def decorate(function):
+        one_chunk = njit(function)
 
-    return call
+        @functools.lru_cache(None)
+        def address():
+            one = one_chunk.get_compile_result(types.void(int64, kind.type))
+            return one.library.get_pointer_to_function(one.fndesc.llvm_cfunc_wrapper_name)
+
+        @functools.wraps(function)
+        def call(chunks, arguments):
+            parallel = not _forked and _start()[1] is not None
+            _loop(kind, parallel)(address(), chunks, arguments)
+
+        return call
+
+    return decorate
+
+
+@functools.lru_cache(None)
+def _loop(kind, parallel):
+    copy = FunctionType(_all_chunks.__code__, _all_chunks.__globals__)
+    copy.__qualname__ = 'in_parallel' if parallel else 'in_turn'  # by which Numba's cache knows it
+    loop = njit(copy, parallel=parallel)
+    loop.compile((types.intp, types.intp, kind.type))
+    loop.disable_compile()
+    return loop

@@ -1,4 +1,4 @@
-"""Layers of bits and bytes, compiled by Numba: for packed nets and for fused layers.
+"""Layers of bits and bytes, compiled by Numba: for packed nets and for the net of fused_net.py.
 
 The product of weights and activations of ±1 counts the places where their bits disagree,
 
@@ -11,47 +11,27 @@ kernels work on blocks of 64 units; see fast/kernels.py.
 
 from collections import namedtuple
 
-import numba
 import numpy
 
-from fast.cache import njit
-from fast.kernels import (
-    LOOKUP,
-    UNITS,
-    aligned,
-    copy_table,
-    count_four,
-    count_one,
-    count_words,
-    finish,
-    multiply_one,
-    multiply_two,
-    plain_multiply_one,
-    plain_multiply_two,
-)
+from fast import kernels
+from fast.cache import compiled, njit
+from fast.kernels import LOOKUP, UNITS, aligned, finish
 
-IMAGES = 4  # that share a load of the weights
+IMAGES = 4 if LOOKUP else 16  # for which a block of weights stays in the first cache
 
-# The counts of bits in the halves of bytes: row a is the table for inputs a.
-_COUNTS = numpy.array([[bin(a ^ b).count('1') for b in range(16)] for a in range(16)], numpy.uint8)
-
-
-@numba.njit
-def _aligned_sums(images):
-    """An array for the sums of a block for some images."""
-    return aligned(4 * images * UNITS).view(numpy.int32)
-
+# The table of 16 counts for four inputs a, as two words.
+_COUNTS = [[bin(a ^ b).count('1') for b in range(16)] for a in range(16)]
+_COUNTS = numpy.array(_COUNTS, numpy.uint8).view(numpy.uint64)
 
 # What products of bytes need to know of X: the sum of each image's bytes, and the groups of four
 # that are not all 0, for each image: their number, places and bytes.
 Groups = namedtuple('Groups', 'totals counts places bytes')
 
 
-@njit(nogil=True)
+@njit
 def find_groups(X, dense):
     """The groups of X: see :func:`byte_layer`."""
     n_images, n_groups = X.shape[0], X.shape[1] // 4
-    groups = X.view(numpy.uint32)
     totals, counts = numpy.empty(n_images, numpy.int64), numpy.empty(n_images, numpy.int64)
     size = 0 if dense else n_groups + 1
     places = numpy.empty((n_images, size), numpy.uint32)
@@ -64,46 +44,54 @@ def find_groups(X, dense):
         if dense:
             continue
         for g in range(n_groups):
+            group = numpy.uint32(0)
+            for k in range(4):
+                group |= numpy.uint32(X[n, 4 * g + k]) << numpy.uint32(8 * k)
             places[n, count] = g
-            found[n, count] = groups[n, g]
-            count += groups[n, g] != 0
+            found[n, count] = group
+            count += group != 0
         # Their number is made even by a group of zeros, since the kernels may take two at a time.
         places[n, count] = found[n, count] = 0
         counts[n] = count + count % 2
     return Groups(totals, counts, places, found)
 
 
-@njit(nogil=True)
+@compiled
+def _finish(sums, i, offset, T, b, Y, as_bits, S, n):
+    """Writes what block b makes of the sums i of image n."""
+    t, thresholds, width = b * T.shape[1] * UNITS, T.shape[1], UNITS // 8 if as_bits else UNITS
+    y, s = n * Y.shape[1] + b * width, n * S.shape[1] + b * UNITS
+    finish(sums, i * UNITS, offset, T, t, thresholds, Y, y, as_bits, S, s)
+
+
+@compiled
 def byte_block(b, X, groups, dense, C, every, rest, T, as_bits, Y, S):
     """Block b of :func:`byte_layer`."""
-    n_images, n_groups, n_thresholds = X.shape[0], X.shape[1] // 4, T.shape[1]
-    c_start, t_start = b * n_groups * UNITS * 4, b * n_thresholds * UNITS
-    y_start = b * (UNITS // 8 if as_bits else UNITS)
-    step = 2 if dense else 1  # two images share each load of the weights
-    sums, words = _aligned_sums(2), X.view(numpy.uint32)
+    n_images, n_groups = X.shape[0], X.shape[1] // 4
+    start, step = b * n_groups * UNITS, 2 if dense else 1  # two images share a load of the weights
+    sums = aligned(2 * UNITS, numpy.int32)
     for first in range(0, n_images, step):
         images = min(step, n_images - first)
         if dense:
-            start, stride = first * n_groups, (images - 1) * n_groups
-            args = sums, C, c_start, groups.places, words, start, stride, n_groups
+            x, stride = first * n_groups, (images - 1) * n_groups
+            args = sums, 0, C, start, groups.places, X, x, stride, n_groups
             if every:
-                multiply_two(*args, every)
+                kernels.multiply_two(*args, every)
             else:
-                plain_multiply_two(*args, n_groups)
+                kernels.plain_multiply_two(*args, n_groups)
         else:
-            start, count = first * (n_groups + 1), groups.counts[first]
-            args = sums, C, c_start, groups.places, groups.bytes, start, 0, count
+            x, count = first * (n_groups + 1), groups.counts[first]
+            args = sums, 0, C, start, groups.places, groups.bytes, x, 0, count
             if every:
-                multiply_one(*args, every)
+                kernels.multiply_one(*args, every)
             else:
-                plain_multiply_one(*args, n_groups + 1)
-        for n in range(first, first + images):
-            offset, y, s = rest * groups.totals[n], n * Y.shape[1], n * S.shape[1] + b * UNITS
-            at = (n - first) * UNITS
-            finish(sums, at, offset, T, t_start, n_thresholds, Y, y + y_start, as_bits, S, s)
+                kernels.plain_multiply_one(*args, n_groups + 1)
+        for i in range(images):
+            offset = rest * groups.totals[first + i]
+            _finish(sums, i, offset, T, b, Y, as_bits, S, first + i)
 
 
-@njit(nogil=True)
+@njit
 def byte_layer(X, dense, C, every, rest, T, as_bits, Y, S):
     """A layer by products of bytes.
 
@@ -127,47 +115,65 @@ def byte_layer(X, dense, C, every, rest, T, as_bits, Y, S):
 
 if LOOKUP:
 
-    @njit(nogil=True)
-    def bit_layer(X, W, n_in, T, Y, S):
-        n_images, size = X.shape
-        n_thresholds = T.shape[1]
-        tables = numpy.empty((IMAGES, size, 2, 16), numpy.uint8)
-        sums = _aligned_sums(IMAGES)
-        first = 0
-        while first < n_images:
-            images = IMAGES if first + IMAGES <= n_images else 1
-            for t in range(images):
-                for i in range(size):
-                    x, start = int(X[first + t, i]), 32 * (t * size + i)
-                    copy_table(tables, start, _COUNTS, 16 * (x & 15))
-                    copy_table(tables, start + 16, _COUNTS, 16 * (x >> 4))
-            for b in range(len(W)):
-                if images == IMAGES:
-                    count_four(sums, W, b * size * UNITS, tables, 32 * size, size)
-                else:
-                    count_one(sums, W, b * size * UNITS, tables, 32 * size, size)
-                for i in range(images):
-                    n, t = first + i, b * n_thresholds * UNITS
-                    y, s = n * Y.shape[1] + b * UNITS // 8, n * S.shape[1] + b * UNITS
-                    finish(sums, i * UNITS, n_in, T, t, n_thresholds, Y, y, True, S, s)
-            first += images
+    @compiled
+    def empty_block(size):
+        """A block of weights, for :func:`store_bits`, of units with so many bytes of bits."""
+        return aligned(size * UNITS, numpy.uint8).reshape((1, size * UNITS))
+
+    @compiled
+    def store_bits(W, i, u, word):
+        """Stores word i of the bits of unit u, as :func:`arrange_bits` does."""
+        for k in range(8):
+            W[0, (8 * i + k) * UNITS + u] = numpy.uint8(word >> numpy.uint64(8 * k))
+
+    @compiled
+    def _prepare(X, first, images, tables):
+        """Writes the tables of the inputs."""
+        for n in range(images):
+            for i in range(X.shape[1]):
+                x = X[first + n, i]
+                at = 4 * (n * X.shape[1] + i)
+                for k in range(2):
+                    tables[at + k] = _COUNTS[x & 15, k]
+                    tables[at + 2 + k] = _COUNTS[x >> 4, k]
+
+    @compiled
+    def _count(sums, W, b, X, first, images, tables):
+        size, every = X.shape[1], kernels.SEGMENT
+        start = b * size * UNITS
+        if images == IMAGES:
+            kernels.count_four(sums, 0, W, start, W, tables, 0, 32 * size, size, every)
+        else:
+            for i in range(images):
+                x = 32 * i * size
+                kernels.count_one(sums, i * UNITS, W, start, W, tables, x, 0, size, every)
 
 else:
 
-    @njit(nogil=True)
-    def bit_layer(X, W, n_in, T, Y, S):
-        n_images, words = X.shape[0], X.shape[1] // 8
-        n_thresholds = T.shape[1]
-        inputs, weights = X.view(numpy.uint64), W.view(numpy.uint64)
-        sums = _aligned_sums(1)
-        for b in range(len(W)):
-            for n in range(n_images):
-                count_words(sums, weights, b * words * UNITS, inputs, n * words, words)
-                t, y, s = b * n_thresholds * UNITS, n * Y.shape[1] + b * UNITS // 8, n * S.shape[1]
-                finish(sums, 0, n_in, T, t, n_thresholds, Y, y, True, S, s + b * UNITS)
+    @compiled
+    def empty_block(size):
+        return aligned(size // 8 * UNITS, numpy.uint64).reshape((1, size // 8 * UNITS))
+
+    @compiled
+    def store_bits(W, i, u, word):
+        W[0, i * UNITS + u] = word
+
+    @compiled
+    def _prepare(X, first, images, tables):
+        pass
+
+    @compiled
+    def _count(sums, W, b, X, first, images, tables):
+        """Writes minus the number of inputs that disagree with a unit, for each image and unit."""
+        words = X.shape[1] // 8
+        for i in range(images):
+            start, x = b * words * UNITS, (first + i) * words
+            kernels.count_words(sums, i * UNITS, W, start, W, X, x, 0, words, words)
 
 
-bit_layer.__doc__ = """A layer by XNOR and popcount.
+@njit
+def bit_layer(X, W, n_in, T, Y, S):
+    """A layer by XNOR and popcount.
 
     Args:
         X (array): Bits of the inputs, a uint8 array of shape (N, 8 words).
@@ -175,6 +181,16 @@ bit_layer.__doc__ = """A layer by XNOR and popcount.
         n_in (int): Number of inputs.
         T, Y, S (array): As for :func:`byte_layer`.
     """
+    n_images = len(X)
+    sums = aligned(IMAGES * UNITS, numpy.int32)
+    tables = aligned(4 * IMAGES * X.shape[1] if LOOKUP else 0, numpy.uint64)
+    for first in range(0, n_images, IMAGES):
+        images = min(IMAGES, n_images - first)
+        _prepare(X, first, images, tables)
+        for b in range(len(W)):
+            _count(sums, W, b, X, first, images, tables)
+            for i in range(images):
+                _finish(sums, i, n_in, T, b, Y, True, S, first + i)
 
 
 def arrange_bits(planes):
@@ -192,7 +208,7 @@ def arrange_bits(planes):
     return planes.reshape(-1, UNITS, size // 8, 8).transpose(0, 2, 1, 3)
 
 
-@njit(nogil=True, error_model='numpy')
+@njit
 def affine(S, factor, shift, scale, b, mean, inv_std, gamma, beta, y):
     """Writes the logits y of shape (N, M) for the sums factor S - shift of the last layer.
 

@@ -17,7 +17,7 @@ def compiled(tmp_path, monkeypatch):
     monkeypatch.setattr(numba.config, 'CACHE_DIR', str(tmp_path))
 
     def compile():
-        @njit(error_model='numpy')
+        @njit
         def double(a):
             return 2 * a
 

@@ -16,7 +16,7 @@ import llvmlite.binding
 import numba
 
 from fast.kernels import ROWS, UNITS, aligned
-from fast.lookup import WORD, product, table_size, write_signs, write_tables
+from fast.lookup import WORD, product, write_signs, write_tables
 from test_kernels import ASSEMBLY, cache, run
 
 # What Numba is told of the CPU, the feature that running its kernel takes, the kernel's name and
@@ -31,14 +31,16 @@ COMPILE = (
     ASSEMBLY
     + """
 import json
+import numba
 import sys
 from numba import float32, int64, uint32
 import pytest
 from fast import cpu, lookup
 
 floats, i = float32[::1], int64
-types = floats, i, uint32[:, ::1], i, float32, floats, i, i, i
-print(json.dumps([cpu.FLOAT_KERNELS[cpu.FLOATS], assembly(lookup.product, types)]), flush=True)
+types = floats, i, uint32[:, ::1], i, float32, floats, i, i
+product = numba.njit(lambda a, b, c, d, e, f, g, h: lookup.product(a, b, c, d, e, f, g, h))
+print(json.dumps([cpu.FLOAT_KERNELS[cpu.FLOATS], assembly(product, types)]), flush=True)
 if sys.argv[1:]:
     sys.exit(pytest.main(sys.argv[1:]))
 """
@@ -60,14 +62,13 @@ def pack(S):
 
 
 @njit
-def multiply(A, stride, row_stride, n, I, carry, chunk, Y):
-    """Writes carry Y + A S, so many rows at a time."""
-    T = aligned(4 * table_size(n)).view(numpy.float32)
-    for row in range(0, len(Y), chunk):
-        rows = min(chunk, len(Y) - row)
-        write_tables(A, row * row_stride, stride, row_stride, rows, n, T, 0)
+def multiply(A, stride, row_stride, n, I, carry, Y):
+    """Writes carry Y + A S."""
+    T = aligned(32 * (n + 3), numpy.float32)
+    for row in range(0, len(Y), ROWS):
+        write_tables(A, row * row_stride, stride, row_stride, n, T)
         for k in range(0, Y.shape[1], UNITS):
-            product(T, n, I, k, carry, Y, row * Y.shape[1] + k, Y.shape[1], rows)
+            product(T, n, I, k, carry, Y, row * Y.shape[1] + k, Y.shape[1])
 
 
 def in_order(A, S):
@@ -90,9 +91,14 @@ def make(rows, n, columns, planes=1):
     return A, *(S.astype('f') for S in signs)
 
 
+def padded(A):
+    """Whole chunks of rows, and groups of four inputs."""
+    return numpy.pad(A, ((0, -len(A) % ROWS), (0, -A.shape[1] % 4)))
+
+
 def empty(rows, columns):
     """Rows to write, which whoever reads them notices."""
-    return numpy.full((rows, -(-columns // UNITS) * UNITS), numpy.nan, 'f')
+    return numpy.full((-(-rows // ROWS) * ROWS, -(-columns // UNITS) * UNITS), numpy.nan, 'f')
 
 
 SHAPES = [(1, 1, 1), (2, 3, 64), (8, 32, 65), (9, 33, 128), (13, 100, 7), (21, 270, 130)]
@@ -100,16 +106,16 @@ SHAPES = [(1, 1, 1), (2, 3, 64), (8, 32, 65), (9, 33, 128), (13, 100, 7), (21, 2
 
 @pytest.mark.parametrize('shape', SHAPES)
 def test_product(shape):
-    """Equal for all kernels, chunks and orders of A's elements, to the last bit."""
+    """Equal for all kernels and orders of A's elements, to the last bit."""
     A, S = make(*shape)
     rows, n, columns = shape
     I, expected = pack(S), in_order(A, S)
     numpy.testing.assert_allclose(expected, A.astype('d') @ S, rtol=0, atol=1e-6 * n)
-    for chunk in {1, 3, ROWS}:
-        for a, strides in ((A, (1, n)), (numpy.ascontiguousarray(A.T), (rows, 1))):
-            Y = empty(rows, columns)
-            multiply(a, *strides, n, I, 0, chunk, Y)
-            numpy.testing.assert_array_equal(Y[:, :columns], expected)
+    A = padded(A)
+    for a, strides in ((A, (1, A.shape[1])), (numpy.ascontiguousarray(A.T), (len(A), 1))):
+        Y = empty(rows, columns)
+        multiply(a, *strides, n, I, 0, Y)
+        numpy.testing.assert_array_equal(Y[:rows, :columns], expected)
 
 
 @pytest.mark.parametrize('carry', [1, 2])
@@ -117,23 +123,28 @@ def test_two_planes(carry):
     """With values of which one is 0 (carry 1), or of four values (carry 2)."""
     A, first, second = make(10, 77, 100, planes=2)
     Y = empty(10, 100)
-    multiply(A, 1, 77, 77, pack(first), 0, ROWS, Y)
-    multiply(A, 1, 77, 77, pack(second), carry, ROWS, Y)
+    multiply(padded(A), 1, 80, 77, pack(first), 0, Y)
+    multiply(padded(A), 1, 80, 77, pack(second), carry, Y)
     expected = numpy.float32(carry) * in_order(A, first) + in_order(A, second)
-    numpy.testing.assert_array_equal(Y[:, :100], expected)
+    numpy.testing.assert_array_equal(Y[:10, :100], expected)
     values = carry * first + second
     assert len(numpy.unique(values)) == 2 + carry
-    numpy.testing.assert_allclose(Y[:, :100], A.astype('d') @ values, rtol=0, atol=1e-4)
+    numpy.testing.assert_allclose(Y[:10, :100], A.astype('d') @ values, rtol=0, atol=1e-4)
 
 
 def test_other_rows_and_columns_stay():
-    A, S = make(3, 5, UNITS)
-    Y = empty(4, 2 * UNITS)
-    T = aligned(4 * table_size(5)).view(numpy.float32)
-    write_tables(A, 0, 1, 5, 3, 5, T, 0)
-    product(T, 5, pack(S), 0, 0, Y, UNITS, 2 * UNITS, 3)
-    numpy.testing.assert_array_equal(Y[:3, UNITS:], in_order(A, S))
-    assert numpy.isnan(Y[:3, :UNITS]).all() and numpy.isnan(Y[3]).all()
+    A, S = make(ROWS, 5, UNITS)
+    Y = empty(2 * ROWS, 2 * UNITS)
+
+    @numba.njit
+    def write(A, I, Y):
+        T = aligned(32 * (5 + 3), numpy.float32)
+        write_tables(A, 0, 1, 8, 5, T)
+        product(T, 5, I, 0, 0, Y, UNITS, 2 * UNITS)
+
+    write(padded(A), pack(S), Y)
+    numpy.testing.assert_array_equal(Y[:ROWS, UNITS:], in_order(A, S))
+    assert numpy.isnan(Y[:ROWS, :UNITS]).all() and numpy.isnan(Y[ROWS:]).all()
 
 
 def test_signs():

@@ -16,8 +16,10 @@ needs_numba = pytest.mark.skipif(
 @needs_numba
 @pytest.mark.parametrize('bits', range(1, 9))
 def test_quantizers(bits):
-    from fast.loops import level_of
+    import numba
+    from fast import loops
 
+    level_of = numba.njit(lambda a, n, half: loops.level_of(a, n, half))
     random = numpy.random.RandomState(bits)
     n = 2**bits - 1
     ties = numpy.arange(-n - 1, n + 2) / n
@@ -34,6 +36,7 @@ def test_quantizers(bits):
     'array',
     [
         numpy.zeros(3, numpy.float16),
+        numpy.zeros(3),
         numpy.zeros((3, 2), 'f').T,
         numpy.zeros(3, '>f4'),
         numpy.zeros(6, 'f')[::2],
