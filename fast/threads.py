@@ -6,13 +6,13 @@ threads.
 """
 
 from collections import namedtuple
-
 import contextlib
 import ctypes
 import functools
 import importlib
 from importlib import metadata
 import os
+import sys
 from types import FunctionType
 
 from llvmlite import ir
@@ -86,7 +86,8 @@ def describe():
 
 def structure(name, **fields):
     """A named tuple for the arguments of regions, with the Numba type of each field."""
-    made = namedtuple(name, fields)
+    # Numba's cache stores the name of a class, if that can be imported, or else the class.
+    made = namedtuple(name, fields, module=sys._getframe(1).f_globals['__name__'])
     made.type = types.NamedTuple(tuple(fields.values()), made)
     return made
 

@@ -1,14 +1,17 @@
 """A cache that is damaged, full or nowhere costs time, but stops no program."""
 
 import errno
+import pickle
 import warnings
 
 import pytest
 
 numba = pytest.importorskip('numba', reason='Numba is not installed')
-from numba.core import caching
+from numba.core import caching, serialize
 
 from fast.cache import njit
+from fast.layer import Backward, Layer
+from fast.loops import Update
 
 
 @pytest.fixture
@@ -63,3 +66,8 @@ def test_no_folder_for_a_cache(compiled, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert not is_loaded(compiled())
+
+
+@pytest.mark.parametrize('kind', [Layer, Backward, Update])
+def test_the_cache_can_store_the_arguments_of_regions(kind):
+    assert pickle.loads(serialize.dumps(kind.type)) is kind.type
