@@ -94,11 +94,22 @@ def structure(name, **fields):
 
 @intrinsic
 def _store(typingctx, arguments):
-    """Stores a tuple in memory, and returns where: threads take few arguments faster than many."""
+    """Stores a tuple in memory, and returns where: threads take few arguments faster than many.
+
+    Its arrays lose their counts of references, which the threads would otherwise wait for.
+    """
 
     def codegen(context, builder, signature, args):
-        memory = cgutils.alloca_once(builder, args[0].type)
-        builder.store(args[0], memory)
+        content = args[0]
+        for i, kind in enumerate(arguments):
+            if isinstance(kind, types.Array):
+                array = context.make_array(kind)(
+                    context, builder, builder.extract_value(content, i)
+                )
+                array.meminfo = array.meminfo.type(None)
+                content = builder.insert_value(content, array._getvalue(), i)
+        memory = cgutils.alloca_once(builder, content.type)
+        builder.store(content, memory)
         return builder.bitcast(memory, context.get_value_type(signature.return_type))
 
     return types.CPointer(arguments)(arguments), codegen
