@@ -146,7 +146,8 @@ class PackedNet:
         self.accuracy = checked.take_number('accuracy', 0, 1)
         self.temperature = checked.take_number('temperature', *TEMPERATURES)
         T = numpy.float32(self.temperature or 1)
-        self.affine[3:] = (array / T for array in self.affine[3:])
+        with numpy.errstate(over='ignore'):
+            self.affine[3:] = (array / T for array in self.affine[3:])
         checked.check(numpy.isfinite(self.affine).all(), 'temperature is too low for its gamma')
         checked.check(not checked.left, f'{", ".join(sorted(checked.left)[:3])} out of place')
         sizes = [layer.n_in for layer in self.layers] + [self.n_out]
