@@ -9,7 +9,6 @@
 
 import support.begin  # before what takes a second  # noqa: F401
 
-import contextlib
 import os
 import sys
 import time
@@ -20,7 +19,7 @@ import fast
 from data import MNIST
 from deploy.packed import PackedMLP, PackedNet
 from support import models
-from pictures.folders import read_test_data
+from pictures.folders import needing_packages, read_test_data
 from support.program import Parser, errors_as_one_line, get_device, number, path, report_problem
 from support.files import check_output, naming, read_npz, replacing
 
@@ -88,14 +87,6 @@ def save(picture, out):
         picture.save(f, format='PNG', pnginfo=info)
 
 
-@contextlib.contextmanager
-def needing_packages():
-    try:
-        yield
-    except ImportError as e:
-        raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
-
-
 def evaluate(model, n_in, folder, mistakes):
     images, labels = read_test_data(folder)
     if images[0].size != n_in:
@@ -112,14 +103,15 @@ def evaluate(model, n_in, folder, mistakes):
     print(f'images per second: {len(labels) / seconds:,.0f}')
     if mistakes:
         with needing_packages():
-            from pictures.mistakes import draw_mistakes
+            from pictures.drawings import draw_mistakes
         save(draw_mistakes(images, labels, predicted), mistakes)
 
 
 def classify(model, net, paths, show):
     """Prints what each picture shows. A bad picture is reported, and the others are read."""
     with needing_packages():
-        from pictures.digits import draw_answers, find_pictures, read_digits
+        from pictures.digits import find_pictures, read_digits
+        from pictures.drawings import draw_answers
     if not net.layout:
         raise ValueError(f'the net takes {net.n_in} pixels, which do not make up a square')
     if net.temperature is None:
