@@ -71,8 +71,7 @@ def to_onnx(net):
 
     The input ``pixels`` is uint8 of shape (n, rows, columns); the outputs are ``logits``, float32
     of shape (n, classes), ``class``, int64 of shape (n,), and ``probabilities``, the softmax of
-    the logits. A level V of a layer with n thresholds stands for 2 V - n; the product takes V, and
-    the rest is in the next thresholds.
+    the logits. The products take levels, see :meth:`~deploy.packed.Layer.on_levels`.
 
     Args:
         net (~deploy.packed.PackedNet): The packed net.
@@ -84,18 +83,13 @@ def to_onnx(net):
     """
     graph = _Graph()
     x = graph.add('Reshape', 'pixels', numpy.array([-1, net.n_in], numpy.int64))
-    factor, shift = 1, 0  # the sum of W (2 V - n) is twice the sum of W V minus n times that of W
-    for layer in net.layers:
-        W = layer.W
-        sums = _product(graph, x, W)
-        if layer.T is None:
-            break
-        T = layer.T.astype(numpy.int64) + (shift * W.sum(axis=1)[:, None])
-        T = numpy.clip(-(-T // factor), -(2**31), 2**31 - 1).astype(numpy.int32)
-        x = _level(graph, sums, T.T)
-        factor, shift = 2, T.shape[1]
-    sums = graph.add('Mul', sums, numpy.array(factor, numpy.int32))
-    sums = graph.add('Sub', sums, (shift * W.sum(axis=1)).astype(numpy.int32))
+    first, *others = net.layers
+    x, T = _product(graph, x, first.W), first.T
+    for layer in others:
+        x = _product(graph, _level(graph, x, T.T), layer.W)
+        shift, T = layer.on_levels()
+    sums = graph.add('Mul', x, numpy.array(2, numpy.int32))
+    sums = graph.add('Sub', sums, shift[:, 0].astype(numpy.int32))
     y = graph.add('Cast', sums, to=TensorProto.FLOAT)
     y = graph.add('Div', y, numpy.array(net.scale, numpy.float32))
     b, mean, inv_std, gamma, beta = net.affine

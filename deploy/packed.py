@@ -96,6 +96,19 @@ class Layer(collections.namedtuple('Layer', 'planes T n_in input_bits')):
         """The integers 2 V - n that the weights stand for."""
         return 2 * self.V - self.n
 
+    def on_levels(self):
+        """A layer after the first, if its inputs 2 V - n are taken as their levels V.
+
+        .. math:: S = \\sum W (2 V - n) = 2 \\sum W V - shift, \\quad shift = n \\sum W
+
+        Returns:
+            tuple: The shift, an int64 array of shape (M, 1), and the thresholds of the sum of W V,
+            int32 as ``T``; none, of shape (M, 0), for the last layer.
+        """
+        shift = (2**self.input_bits - 1) * self.W.sum(axis=1, dtype=numpy.int64)[:, None]
+        T = shift[:, :0] if self.T is None else -(-(self.T + shift) // 2)
+        return shift, T.clip(-(2**31), 2**31 - 1).astype(numpy.int32)
+
 
 class PackedNet:
     """A packed net, checked whole as it is made: whatever takes it need not check anything.
