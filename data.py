@@ -19,7 +19,7 @@ LARGEST = 2**31  # bytes of one IDX file; the largest known, EMNIST's, has 547 m
 
 
 def check_regular(path):
-    """Raises an OSError if a path is that of a FIFO or a device, which may never end.
+    """Raises an OSError if a path leads to a FIFO or a device, which may never end.
 
     (A folder passes: the system refuses to open it, in words of its own.)
     """

@@ -72,7 +72,7 @@ def as_html(net, out):
     return to_html(net, examples).encode(), f'open {out} in a browser'
 
 
-# By the ending of the name: the writer, and what stands in the first bytes of each such file.
+# File extension -> the writer, and the mark in the first bytes of every file that it wrote.
 PACKED = as_packed, b'packed_version.npy'
 C = as_c, b'/* Made by pack.py of BinaryNet on Chainer.'
 FORMATS = {

@@ -111,7 +111,7 @@ class Layer(collections.namedtuple('Layer', 'planes T n_in input_bits')):
 
 
 class PackedNet:
-    """A packed net, checked whole as it is made: whatever takes it need not check anything.
+    """A packed net, checked whole as it is made: its users need not check anything.
 
     Args:
         arrays (dict): The arrays of a packed model, by name.
@@ -184,8 +184,7 @@ def xnor_layers(net):
     .. math:: S = greatest - 2 \\sum_{p, q} 2^{p + q} popcount(w_p \\oplus x_q)
 
     is the sum of the products of weights and inputs. A pixel P stands for 2 P - 255 here, so the
-    sum of the first layer is twice that of the pixels minus 255 times that of the weights; its
-    thresholds follow.
+    first layer has :math:`S = 2 \\sum W P - 255 \\sum W`, and its thresholds follow.
 
     Args:
         net (PackedNet): The packed net.
@@ -198,6 +197,7 @@ def xnor_layers(net):
     for layer in net.layers:
         words, greatest = -(-layer.n_in // 64), layer.greatest
         planes = numpy.zeros((net.weight_bits, layer.units, 8 * words), numpy.uint8)
+        # Packed anew: in a file, the bits beyond the last input may be set.
         planes[..., : layer.planes.shape[2]] = pack_bits(layer.V, net.weight_bits)
         W = planes.view('<u8').astype(numpy.uint64).transpose(1, 0, 2)
         T = layer.T

@@ -33,7 +33,7 @@ def epoch_of(name):
 
 
 def remove_snapshots(folder, names):
-    """Removes those of these snapshots that are still there."""
+    """Removes snapshots, by their names, unless they are gone already."""
     for name in set(names).intersection(snapshots(folder)):
         path = os.path.join(folder, name)
         with unless_busy(path):
