@@ -18,10 +18,10 @@ import numpy
 import fast
 from data import MNIST
 from deploy.packed import PackedMLP, PackedNet
-from support import models
 from pictures.folders import needing_packages, read_test_data
-from support.program import Parser, errors_as_one_line, get_device, number, path, report_problem
+from support import models
 from support.files import check_output, naming, read_npz, replacing
+from support.program import Parser, errors_as_one_line, get_device, number, path, report_problem
 
 # The program's name in a picture that it draws, and what that makes of the picture's first bytes.
 SOFTWARE = 'inference.py of BinaryNet on Chainer'
@@ -89,10 +89,9 @@ def save(picture, out):
 
 def evaluate(model, n_in, folder, mistakes):
     images, labels = read_test_data(folder)
-    if images[0].size != n_in:
-        raise ValueError(
-            f'{folder}: its images have {images[0].size} pixels, but the net takes {n_in}'
-        )
+    size = images[0].size
+    if size != n_in:
+        raise ValueError(f'{folder}: its images have {size} pixels, but the net takes {n_in}')
     model.logits(images[:300])  # Numba compiles at the first call
     start = time.perf_counter()
     predicted = model.logits(images).argmax(axis=1)

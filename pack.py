@@ -95,7 +95,7 @@ def pack(model, out):
         )
     write, mark = FORMATS[ending]
     net, title = read(model)
-    if write is as_packed and title == net.title:
+    if write is as_packed and title == net.title:  # a folded net has the title of a trained one
         raise ValueError(f'{model}: this model is packed already')
     content, use = write(net, out)
     with replacing(out, mark) as f:

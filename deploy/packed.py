@@ -195,12 +195,9 @@ def xnor_layers(net):
         ``T`` of S, and the ``scale`` that S is divided by in the last layer, which has no ``T``.
     """
     for layer in net.layers:
-        words, greatest = -(-layer.n_in // 64), layer.greatest
-        planes = numpy.zeros((net.weight_bits, layer.units, 8 * words), numpy.uint8)
-        # Packed anew: in a file, the bits beyond the last input may be set.
-        planes[..., : layer.planes.shape[2]] = pack_bits(layer.V, net.weight_bits)
-        W = planes.view('<u8').astype(numpy.uint64).transpose(1, 0, 2)
-        T = layer.T
+        V = numpy.pad(layer.V, [(0, 0), (0, -layer.n_in % 64)])
+        planes = pack_bits(V, net.weight_bits).view('<u8').astype(numpy.uint64)
+        T, greatest = layer.T, layer.greatest
         if layer is net.layers[0]:
             sums = layer.W.sum(axis=1, dtype=numpy.int64)[:, None]
             T = (2 * T.astype(numpy.int64) - 255 * sums).clip(-greatest - 1, greatest + 1)
@@ -210,9 +207,9 @@ def xnor_layers(net):
             'n_in': layer.n_in,
             'weight_bits': net.weight_bits,
             'input_bits': layer.input_bits,
-            'words': words,
+            'words': planes.shape[2],
             'greatest': greatest,
-            'W': W,
+            'W': planes.transpose(1, 0, 2),
             'T': T,
             'scale': float(net.scale),
         }

@@ -20,11 +20,8 @@ from support.files import replacing_if_free
 from support.models import describe_net
 
 # The columns of the table, and of each row of the log.
-COLUMNS = [
-    'epoch',
-    *('main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy'),
-    'elapsed_time',
-]
+MEASURED = 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy'
+COLUMNS = ['epoch', *MEASURED, 'elapsed_time']
 
 
 def why_no_pictures():

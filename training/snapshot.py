@@ -19,10 +19,8 @@ from training.report import COLUMNS
 
 # With other values of these options, a training is the same one, though elsewhere or longer.
 # Data and initial model are compared by check sum.
-NOT_COMPARED = {
-    *('--gpu', '--communicator', '--quiet', '--epoch', '--recipe'),
-    *('--data', '--initmodel', '--out', '--resume', '--overwrite'),
-}
+NOT_COMPARED = '--gpu --communicator --quiet --epoch --recipe'.split()
+NOT_COMPARED += '--data --initmodel --out --resume --overwrite'.split()
 
 
 def identity(args, train_images, train_labels):
