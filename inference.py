@@ -71,13 +71,6 @@ def load(file, gpu):
     return XnorMLP(net), net
 
 
-def check_picture(out):
-    """Refuses the name of a picture to draw, early, where :func:`replacing` would refuse it."""
-    if os.path.splitext(out)[1].lower() not in ('.png', ''):
-        raise ValueError(f'{out}: a picture is drawn as PNG; give it a name that ends in .png')
-    check_output(out, MARK)
-
-
 def save(picture, out):
     from PIL.PngImagePlugin import PngInfo  # once the picture is drawn, there is Pillow
 
@@ -180,9 +173,12 @@ def main(argv=None):
     if args.show and not args.images:
         parser.error('argument --show: draws pictures; give an IMAGE')
 
+    out = args.show or args.mistakes
     with errors_as_one_line():
-        if args.show or args.mistakes:
-            check_picture(args.show or args.mistakes)
+        if out and os.path.splitext(out)[1].lower() not in ('.png', ''):
+            raise ValueError(f'{out}: a picture is drawn as PNG; give it a name that ends in .png')
+        if out:
+            check_output(out, MARK)  # now, not after the work
         model, net = load(args.model, args.gpu)
         print(f'# {net.title}')
         if model.kernels:

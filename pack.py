@@ -73,15 +73,10 @@ def as_html(net, out):
 
 
 # File extension -> the writer, and the mark in the first bytes of every file that it wrote.
-PACKED = as_packed, b'packed_version.npy'
-C = as_c, b'/* Made by pack.py of BinaryNet on Chainer.'
 FORMATS = {
-    '': PACKED,
-    '.packed': PACKED,
-    '.npz': PACKED,
+    **dict.fromkeys(('', '.packed', '.npz'), (as_packed, b'packed_version.npy')),
     '.onnx': (as_onnx, b'\x06pixels\n\x02c0\x12\tReshape_0'),
-    '.c': C,
-    '.h': C,
+    **dict.fromkeys(('.c', '.h'), (as_c, b'/* Made by pack.py of BinaryNet on Chainer.')),
     '.html': (as_html, b'<title>Draw a digit</title>\n<style>\n  :root {'),
 }
 
