@@ -246,7 +246,7 @@ class PackedMLP:
         net (PackedNet): The packed net.
     """
 
-    kernels = None  # in words, the instruction sets of the CPU that they use
+    kernels = None  # instruction sets of the CPU, in words, where compiled kernels use them
 
     def __init__(self, net):
         self.net = net

@@ -37,10 +37,10 @@ class XnorMLP(PackedMLP):
         self.bits = self.net.weight_bits == self.net.activation_bits == 1
         self.layers = [(byte_layer, self._bytes(False, first, first.V, first.T))]
         self.factor, self.shift = 1, numpy.zeros((self.net.n_out, 1), numpy.int64)
-        for layer in others:  # with bits, they use XNOR
+        for layer in others:
             padded = _pad(layer.V, 1, UNITS)  # as the layer before pads its units
-            # The last layer has no thresholds, so it writes its sums.
             if self.bits:
+                # The last layer has no thresholds, so it writes its sums.
                 T = numpy.empty((layer.units, 0), numpy.int32) if layer.T is None else layer.T
                 W = arrange_bits(pack_bits(_pad(padded, 0, UNITS), 1)[0])
                 self.layers.append((bit_layer, (_aligned(W), layer.n_in, self._blocks(T))))

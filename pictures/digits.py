@@ -127,7 +127,7 @@ def read_small(paths, largest):
 
 def _grey(picture):
     if picture.mode.startswith('I') or picture.mode == 'F':
-        # 16 bits, of which some programs use 8 or 12 alone.
+        # Pixels have 16 bits, but some programs use only the lower 8 or 12.
         grey = numpy.asarray(picture, numpy.float32)
         white = next((w for w in (2**8, 2**12) if grey.max() < w), 2**16) - 1
         return grey * (255 / white)

@@ -185,6 +185,7 @@ def lock(folder):
 
 
 def _hold(held, path, flags, folder):
+    """Opens and locks a file or folder until ``held`` is closed; the error names ``folder``."""
     descriptor = os.open(path, flags, 0o666)
     held.callback(os.close, descriptor)
     try:
