@@ -19,7 +19,7 @@ LARGEST = 2**31  # bytes of one IDX file; the largest known, EMNIST's, has 547 m
 
 
 def check_regular(path):
-    """Raises an OSError if a path is that of a FIFO or a device, which may never end.
+    """Raises an OSError if a path leads to a FIFO or a device, which may never end.
 
     (A folder passes: the system refuses to open it, in words of its own.)
     """
@@ -87,9 +87,8 @@ def _find(folder, sets, kind):
             path = os.path.join(folder, found[0])
             inside = os.path.join(path, found[0])  # some archives have a folder around each file
             return inside if os.path.isfile(inside) else path
-    raise ValueError(
-        f'{folder}: there is no file {sets[0]}-{kind}-ubyte or {sets[0]}-{kind}-ubyte.gz'
-    )
+    name = f'{sets[0]}-{kind}-ubyte'
+    raise ValueError(f'{folder}: there is no file {name} or {name}.gz')
 
 
 def _read_set(folder, *sets):

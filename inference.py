@@ -9,7 +9,6 @@
 
 import support.begin  # before what takes a second  # noqa: F401
 
-import contextlib
 import os
 import sys
 import time
@@ -19,10 +18,10 @@ import numpy
 import fast
 from data import MNIST
 from deploy.packed import PackedMLP, PackedNet
+from pictures.folders import needing_packages, read_test_data
 from support import models
-from pictures.folders import read_test_data
-from support.program import Parser, errors_as_one_line, get_device, number, path, report_problem
 from support.files import check_output, naming, read_npz, replacing
+from support.program import Parser, errors_as_one_line, get_device, number, path, report_problem
 
 # The program's name in a picture that it draws, and what that makes of the picture's first bytes.
 SOFTWARE = 'inference.py of BinaryNet on Chainer'
@@ -72,13 +71,6 @@ def load(file, gpu):
     return XnorMLP(net), net
 
 
-def check_picture(out):
-    """Refuses the name of a picture to draw, early, where :func:`replacing` would refuse it."""
-    if os.path.splitext(out)[1].lower() not in ('.png', ''):
-        raise ValueError(f'{out}: a picture is drawn as PNG; give it a name that ends in .png')
-    check_output(out, MARK)
-
-
 def save(picture, out):
     from PIL.PngImagePlugin import PngInfo  # once the picture is drawn, there is Pillow
 
@@ -88,20 +80,11 @@ def save(picture, out):
         picture.save(f, format='PNG', pnginfo=info)
 
 
-@contextlib.contextmanager
-def needing_packages():
-    try:
-        yield
-    except ImportError as e:
-        raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
-
-
 def evaluate(model, n_in, folder, mistakes):
     images, labels = read_test_data(folder)
-    if images[0].size != n_in:
-        raise ValueError(
-            f'{folder}: its images have {images[0].size} pixels, but the net takes {n_in}'
-        )
+    size = images[0].size
+    if size != n_in:
+        raise ValueError(f'{folder}: its images have {size} pixels, but the net takes {n_in}')
     model.logits(images[:300])  # Numba compiles at the first call
     start = time.perf_counter()
     predicted = model.logits(images).argmax(axis=1)
@@ -112,14 +95,15 @@ def evaluate(model, n_in, folder, mistakes):
     print(f'images per second: {len(labels) / seconds:,.0f}')
     if mistakes:
         with needing_packages():
-            from pictures.mistakes import draw_mistakes
+            from pictures.drawings import draw_mistakes
         save(draw_mistakes(images, labels, predicted), mistakes)
 
 
 def classify(model, net, paths, show):
     """Prints what each picture shows. A bad picture is reported, and the others are read."""
     with needing_packages():
-        from pictures.digits import draw_answers, find_pictures, read_digits
+        from pictures.digits import find_pictures, read_digits
+        from pictures.drawings import draw_answers
     if not net.layout:
         raise ValueError(f'the net takes {net.n_in} pixels, which do not make up a square')
     if net.temperature is None:
@@ -189,9 +173,12 @@ def main(argv=None):
     if args.show and not args.images:
         parser.error('argument --show: draws pictures; give an IMAGE')
 
+    out = args.show or args.mistakes
     with errors_as_one_line():
-        if args.show or args.mistakes:
-            check_picture(args.show or args.mistakes)
+        if out and os.path.splitext(out)[1].lower() not in ('.png', ''):
+            raise ValueError(f'{out}: a picture is drawn as PNG; give it a name that ends in .png')
+        if out:
+            check_output(out, MARK)  # now, not after the work
         model, net = load(args.model, args.gpu)
         print(f'# {net.title}')
         if model.kernels:

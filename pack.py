@@ -72,16 +72,11 @@ def as_html(net, out):
     return to_html(net, examples).encode(), f'open {out} in a browser'
 
 
-# By the ending of the name: the writer, and what stands in the first bytes of each such file.
-PACKED = as_packed, b'packed_version.npy'
-C = as_c, b'/* Made by pack.py of BinaryNet on Chainer.'
+# File extension -> the writer, and the mark in the first bytes of every file that it wrote.
 FORMATS = {
-    '': PACKED,
-    '.packed': PACKED,
-    '.npz': PACKED,
+    **dict.fromkeys(('', '.packed', '.npz'), (as_packed, b'packed_version.npy')),
     '.onnx': (as_onnx, b'\x06pixels\n\x02c0\x12\tReshape_0'),
-    '.c': C,
-    '.h': C,
+    **dict.fromkeys(('.c', '.h'), (as_c, b'/* Made by pack.py of BinaryNet on Chainer.')),
     '.html': (as_html, b'<title>Draw a digit</title>\n<style>\n  :root {'),
 }
 
@@ -95,7 +90,7 @@ def pack(model, out):
         )
     write, mark = FORMATS[ending]
     net, title = read(model)
-    if write is as_packed and title == net.title:
+    if write is as_packed and title == net.title:  # a folded net has the title of a trained one
         raise ValueError(f'{model}: this model is packed already')
     content, use = write(net, out)
     with replacing(out, mark) as f:

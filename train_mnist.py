@@ -21,15 +21,15 @@ import numpy
 import fast
 from data import Minibatches
 from net import FloatMLP
+from pictures.folders import read_data
 from support import models
+from support.files import BadFile, save_npz
+from support.program import errors_as_one_line, get_device
 from training import distributed, recipe
 from training.arguments import check_arguments, parse_arguments, print_arguments
-from pictures.folders import read_data
-from support.program import errors_as_one_line, get_device
 from training.report import Evaluator, FailOnNonFinite, Graph, Report, print_report
-from training.temperature import fit_temperature
 from training.snapshot import Snapshot, claim, how_to_resume, identity
-from support.files import BadFile, save_npz
+from training.temperature import fit_temperature
 from weight_clip import WeightClip
 
 

@@ -165,7 +165,7 @@ def to_c(net, path):
     arrays.update(zip(map(str.upper, AFFINE), net.affine))
     head = HEAD.format(
         **common,
-        title=net.title.capitalize(),
+        title=f'A{net.title[1:]}',
         accuracy='' if net.accuracy is None else f' Test accuracy: {net.accuracy:.4f}.',
         calibrated='; it is not calibrated' if net.temperature is None else '',
         last=net.n_out - 1,

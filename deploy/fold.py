@@ -43,7 +43,7 @@ def fold(net):
     sums, and the two can differ in a unit whose sum is within float rounding of a threshold.
 
     Args:
-        net (MLP): The net, on the CPU, with finite parameters.
+        net (~net.MLP): The net, on the CPU, with finite parameters.
 
     Returns:
         ~deploy.packed.PackedNet: The packed net.

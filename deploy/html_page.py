@@ -34,7 +34,7 @@ def to_html(net, examples=()):
                 layer[name] = _text(layer[name].astype(dtype))
         layers.append(layer)
     content = {
-        'words': net.title[0].upper() + net.title[1:],
+        'words': f'A{net.title[1:]}',
         'bytes': net.nbytes,
         'accuracy': net.accuracy,
         'calibrated': net.temperature is not None,

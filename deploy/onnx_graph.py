@@ -2,7 +2,7 @@
 
 import numpy
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
 IR_VERSION = 8  # of the same age as the operator set, so that older runtimes also read it
@@ -32,12 +32,11 @@ def _product(graph, x, W):
     On CPUs without VNNI, some runtimes add two products in 16 bits. So that these never overflow,
     a weight of more than six bits is multiplied in two parts.
     """
-    if abs(W).max() < 64:
-        return graph.add('MatMulInteger', x, W.T.astype(numpy.int8))
-    high, low = (
-        graph.add('MatMulInteger', x, part.T.astype(numpy.int8)) for part in (W >> 4, W & 15)
-    )
-    return graph.add('Add', graph.add('Mul', high, numpy.array(16, numpy.int32)), low)
+    parts = [W] if abs(W).max() < 64 else [W >> 4, W & 15]
+    sums = [graph.add('MatMulInteger', x, part.T.astype(numpy.int8)) for part in parts]
+    if len(sums) == 1:
+        return sums[0]
+    return graph.add('Add', graph.add('Mul', sums[0], numpy.array(16, numpy.int32)), sums[1])
 
 
 def _level(graph, sums, T):
@@ -50,18 +49,17 @@ def _level(graph, sums, T):
     step = (len(T) + 1) // 2
     first = graph.add('GreaterOrEqual', sums, T[step - 1])
     if step == 1:
-        return graph.add('Cast', first, to=onnx.TensorProto.UINT8)
-    level = graph.add('Mul', graph.add('Cast', first, to=onnx.TensorProto.INT64), _int64(step))
+        return graph.add('Cast', first, to=TensorProto.UINT8)
+    level = graph.add('Mul', graph.add('Cast', first, to=TensorProto.INT64), _int64(step))
     thresholds = graph.constant(T)
     while step > 1:
         step //= 2
         at = graph.add('Add', level, _int64(step - 1))
-        reached = graph.add(
-            'GreaterOrEqual', sums, graph.add('GatherElements', thresholds, at, axis=0)
-        )
-        more = graph.add('Cast', reached, to=onnx.TensorProto.INT64)
+        threshold = graph.add('GatherElements', thresholds, at, axis=0)
+        reached = graph.add('GreaterOrEqual', sums, threshold)
+        more = graph.add('Cast', reached, to=TensorProto.INT64)
         level = graph.add('Add', level, graph.add('Mul', more, _int64(step)))
-    return graph.add('Cast', level, to=onnx.TensorProto.UINT8)
+    return graph.add('Cast', level, to=TensorProto.UINT8)
 
 
 def _int64(value):
@@ -73,8 +71,7 @@ def to_onnx(net):
 
     The input ``pixels`` is uint8 of shape (n, rows, columns); the outputs are ``logits``, float32
     of shape (n, classes), ``class``, int64 of shape (n,), and ``probabilities``, the softmax of
-    the logits. A level V of a layer with n
-    thresholds stands for 2 V - n; the product takes V, and the rest is in the next thresholds.
+    the logits. The products take levels, see :meth:`~deploy.packed.Layer.on_levels`.
 
     Args:
         net (~deploy.packed.PackedNet): The packed net.
@@ -86,19 +83,14 @@ def to_onnx(net):
     """
     graph = _Graph()
     x = graph.add('Reshape', 'pixels', numpy.array([-1, net.n_in], numpy.int64))
-    factor, shift = 1, 0  # the sum of W (2 V - n) is twice the sum of W V minus n times that of W
-    for layer in net.layers:
-        W = layer.W
-        sums = _product(graph, x, W)
-        if layer.T is None:
-            break
-        T = layer.T.astype(numpy.int64) + (shift * W.sum(axis=1)[:, None])
-        T = numpy.clip(-(-T // factor), -(2**31), 2**31 - 1).astype(numpy.int32)
-        x = _level(graph, sums, T.T)
-        factor, shift = 2, T.shape[1]
-    sums = graph.add('Mul', sums, numpy.array(factor, numpy.int32))
-    sums = graph.add('Sub', sums, (shift * W.sum(axis=1)).astype(numpy.int32))
-    y = graph.add('Cast', sums, to=onnx.TensorProto.FLOAT)
+    first, *others = net.layers
+    x, T = _product(graph, x, first.W), first.T
+    for layer in others:
+        x = _product(graph, _level(graph, x, T.T), layer.W)
+        shift, T = layer.on_levels()
+    sums = graph.add('Mul', x, numpy.array(2, numpy.int32))
+    sums = graph.add('Sub', sums, shift[:, 0].astype(numpy.int32))
+    y = graph.add('Cast', sums, to=TensorProto.FLOAT)
     y = graph.add('Div', y, numpy.array(net.scale, numpy.float32))
     b, mean, inv_std, gamma, beta = net.affine
     for operator, array in ('Add', b), ('Sub', mean), ('Mul', inv_std), ('Mul', gamma):
@@ -107,22 +99,16 @@ def to_onnx(net):
     graph.add('ArgMax', 'logits', output='class', axis=1, keepdims=0)
     graph.add('Softmax', 'logits', output='probabilities', axis=1)
 
-    value = helper.make_tensor_value_info
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            net.title,
-            [value('pixels', onnx.TensorProto.UINT8, ['n', *net.image_shape])],
-            [
-                value('logits', onnx.TensorProto.FLOAT, ['n', net.n_out]),
-                value('class', onnx.TensorProto.INT64, ['n']),
-                value('probabilities', onnx.TensorProto.FLOAT, ['n', net.n_out]),
-            ],
-            graph.constants,
-        ),
-        opset_imports=[helper.make_opsetid('', OPSET)],
-        ir_version=IR_VERSION,
-    )
+    tensor = helper.make_tensor_value_info
+    inputs = [tensor('pixels', TensorProto.UINT8, ['n', *net.image_shape])]
+    outputs = [
+        tensor('logits', TensorProto.FLOAT, ['n', net.n_out]),
+        tensor('class', TensorProto.INT64, ['n']),
+        tensor('probabilities', TensorProto.FLOAT, ['n', net.n_out]),
+    ]
+    whole = helper.make_graph(graph.nodes, net.title, inputs, outputs, graph.constants)
+    opsets = [helper.make_opsetid('', OPSET)]
+    model = helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION)
     about = {'description': net.title, 'classes': ' '.join(map(str, range(net.n_out)))}
     if net.accuracy is not None:
         about['test_accuracy'] = f'{net.accuracy:.4f}'

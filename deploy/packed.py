@@ -96,9 +96,22 @@ class Layer(collections.namedtuple('Layer', 'planes T n_in input_bits')):
         """The integers 2 V - n that the weights stand for."""
         return 2 * self.V - self.n
 
+    def on_levels(self):
+        """A layer after the first, if its inputs 2 V - n are taken as their levels V.
+
+        .. math:: S = \\sum W (2 V - n) = 2 \\sum W V - shift, \\quad shift = n \\sum W
+
+        Returns:
+            tuple: The shift, an int64 array of shape (M, 1), and the thresholds of the sum of W V,
+            int32 as ``T``; none, of shape (M, 0), for the last layer.
+        """
+        shift = (2**self.input_bits - 1) * self.W.sum(axis=1, dtype=numpy.int64)[:, None]
+        T = shift[:, :0] if self.T is None else -(-(self.T + shift) // 2)
+        return shift, T.clip(-(2**31), 2**31 - 1).astype(numpy.int32)
+
 
 class PackedNet:
-    """A packed net, checked whole as it is made: whatever takes it need not check anything.
+    """A packed net, checked whole as it is made: its users need not check anything.
 
     Args:
         arrays (dict): The arrays of a packed model, by name.
@@ -172,8 +185,7 @@ def xnor_layers(net):
     .. math:: S = greatest - 2 \\sum_{p, q} 2^{p + q} popcount(w_p \\oplus x_q)
 
     is the sum of the products of weights and inputs. A pixel P stands for 2 P - 255 here, so the
-    sum of the first layer is twice that of the pixels minus 255 times that of the weights; its
-    thresholds follow.
+    first layer has :math:`S = 2 \\sum W P - 255 \\sum W`, and its thresholds follow.
 
     Args:
         net (PackedNet): The packed net.
@@ -184,11 +196,9 @@ def xnor_layers(net):
         ``T`` of S, and the ``scale`` that S is divided by in the last layer, which has no ``T``.
     """
     for layer in net.layers:
-        words, greatest = -(-layer.n_in // 64), layer.greatest
-        planes = numpy.zeros((net.weight_bits, layer.units, 8 * words), numpy.uint8)
-        planes[..., : layer.planes.shape[2]] = pack_bits(layer.V, net.weight_bits)
-        W = planes.view('<u8').astype(numpy.uint64).transpose(1, 0, 2)
-        T = layer.T
+        V = numpy.pad(layer.V, [(0, 0), (0, -layer.n_in % 64)])
+        planes = pack_bits(V, net.weight_bits).view('<u8').astype(numpy.uint64)
+        T, greatest = layer.T, layer.greatest
         if layer is net.layers[0]:
             sums = layer.W.sum(axis=1, dtype=numpy.int64)[:, None]
             T = (2 * T.astype(numpy.int64) - 255 * sums).clip(-greatest - 1, greatest + 1)
@@ -198,9 +208,9 @@ def xnor_layers(net):
             'n_in': layer.n_in,
             'weight_bits': net.weight_bits,
             'input_bits': layer.input_bits,
-            'words': words,
+            'words': planes.shape[2],
             'greatest': greatest,
-            'W': W,
+            'W': planes.transpose(1, 0, 2),
             'T': T,
             'scale': float(net.scale),
         }
@@ -237,7 +247,7 @@ class PackedMLP:
         net (PackedNet): The packed net.
     """
 
-    kernels = None  # in words, the instruction sets of the CPU that they use
+    kernels = None  # instruction sets of the CPU, in words, where compiled kernels use them
 
     def __init__(self, net):
         self.net = net

@@ -37,20 +37,16 @@ class XnorMLP(PackedMLP):
         self.bits = self.net.weight_bits == self.net.activation_bits == 1
         self.layers = [(byte_layer, self._bytes(False, first, first.V, first.T))]
         self.factor, self.shift = 1, numpy.zeros((self.net.n_out, 1), numpy.int64)
-        for layer in others:  # with bits, they use XNOR
+        for layer in others:
             padded = _pad(layer.V, 1, UNITS)  # as the layer before pads its units
-            # The last layer has no thresholds, so it writes its sums.
-            T = numpy.empty((layer.units, 0), numpy.int32) if layer.T is None else layer.T
             if self.bits:
+                # The last layer has no thresholds, so it writes its sums.
+                T = numpy.empty((layer.units, 0), numpy.int32) if layer.T is None else layer.T
                 W = arrange_bits(pack_bits(_pad(padded, 0, UNITS), 1)[0])
                 self.layers.append((bit_layer, (_aligned(W), layer.n_in, self._blocks(T))))
-                continue
-            # An activation is 2 v - n, so the sum of w (2 v - n) is twice the sum of w v minus n
-            # times the sum of w. The thresholds are compared with the sum of w v.
-            n = 2**layer.input_bits - 1
-            self.factor, self.shift = 2, n * layer.W.sum(axis=1, dtype=numpy.int64)[:, None]
-            T = numpy.clip(-(-(T + self.shift) // 2), -(2**31), 2**31 - 1).astype(numpy.int32)
-            self.layers.append((byte_layer, self._bytes(True, layer, padded, T)))
+            else:
+                self.factor, (self.shift, T) = 2, layer.on_levels()
+                self.layers.append((byte_layer, self._bytes(True, layer, padded, T)))
         # The bytes of an image that each layer but the last writes.
         blocks = [-(-layer.units // UNITS) for layer in self.net.layers]
         self.widths = [n * (UNITS // 8 if self.bits else UNITS) for n in blocks[:-1]]

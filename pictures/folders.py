@@ -1,5 +1,6 @@
 """Data sets: the files of MNIST, or folders of pictures (train/3/x.png, test/3/y.png, ...)."""
 
+import contextlib
 import glob
 import os
 
@@ -9,6 +10,15 @@ from data import check_sets, read_mnist, read_test_set
 
 TRAIN, TEST = ('train', 'training'), ('test', 'testing')
 AS_THEY_ARE = 64  # pixels of a side up to which pictures of one size are not prepared
+
+
+@contextlib.contextmanager
+def needing_packages():
+    """Makes an ImportError of the block a ValueError that says which packages pictures need."""
+    try:
+        yield
+    except ImportError as e:
+        raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
 
 
 def read_data(folder):
@@ -85,10 +95,8 @@ def _find(folder, names):
 
 def _read(folder, names):
     folder = _find(folder, names)
-    try:
+    with needing_packages():
         from pictures.digits import find_pictures, read_digits, read_small
-    except ImportError as e:
-        raise ValueError(f'pictures need Pillow and SciPy (pip install pillow scipy): {e}') from e
     paths, labels = [], []
     for label in sorted(os.listdir(folder)):
         inside = os.path.join(folder, label)
@@ -101,12 +109,10 @@ def _read(folder, names):
         labels += [int(label)] * len(found)
     if not paths:
         raise ValueError(f'{folder}: holds no folders of pictures, named 0, 1, 2 and so on')
-    images = read_small(paths, AS_THEY_ARE)
-    if images is None:
-        images = []
-        for path in paths:
-            digits = read_digits(path)
-            if len(digits) > 1:
-                raise ValueError(f'{path}: shows {len(digits)} digits; a picture must show one')
-            images.append(digits[0])
+    images = read_small(paths, AS_THEY_ARE) or []
+    for path in paths[len(images) :]:  # all, or none
+        digits = read_digits(path)
+        if len(digits) > 1:
+            raise ValueError(f'{path}: shows {len(digits)} digits; a picture must show one')
+        images.append(digits[0])
     return numpy.stack(images), numpy.array(labels, numpy.int32)

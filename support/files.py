@@ -42,9 +42,10 @@ def patiently(change, *paths):
 
 
 def check_output(path, mark):
-    """Refuses a name in no folder, or of a regular file that is no earlier output of its kind.
+    """Raises an OSError or a ValueError if a path is no name for a new output.
 
-    Every output of a kind has the same bytes, its mark, among its first 256.
+    It must not name a folder, or be in one that is missing; and if it names a regular file, that
+    must be an earlier output of the same kind, with the bytes of its mark among its first 256.
     """
     if not os.path.basename(path).strip('.'):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
@@ -73,7 +74,7 @@ def replacing(path, mark=None):
         file: Binary file to write to. If the block raises, ``path`` stays as it was.
 
     Raises:
-        ValueError: If another file is there.
+        ValueError: If a file without the mark is there.
         OSError: If the file cannot be written.
     """
     if mark:
@@ -184,6 +185,7 @@ def lock(folder):
 
 
 def _hold(held, path, flags, folder):
+    """Opens and locks a file or folder until ``held`` is closed; the error names ``folder``."""
     descriptor = os.open(path, flags, 0o666)
     held.callback(os.close, descriptor)
     try:

@@ -63,7 +63,7 @@ class Checked:
     def take_layout(self, n_in):
         """The layout of the images, which have n_in pixels.
 
-        Older models do not state it: their images are square and otherwise like those of MNIST.
+        Older models do not state it: their images are square and otherwise like MNIST's.
         It is None if the pixels do not make up a square.
         """
         if 'layout' not in self.arrays:

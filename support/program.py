@@ -114,9 +114,7 @@ def report_problem(problem):
 
 @contextlib.contextmanager
 def errors_as_one_line(
-    errors=(OSError, ValueError, MemoryError),
-    status=2,
-    interrupted=lambda: 'interrupted',
+    errors=(OSError, ValueError, MemoryError), status=2, interrupted=lambda: 'interrupted'
 ):
     """Ends the program with one line on standard error if the block raises one of the errors.
 

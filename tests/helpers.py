@@ -46,8 +46,8 @@ def write_dataset(
 
 # What a forked child finds imported: the programs, and what they import late.
 IMPORTED = (
-    *('train_mnist', 'inference', 'pack', 'pictures.digits', 'deploy.xnor', 'deploy.c_source'),
-    *('deploy.html_page', 'deploy.onnx_graph', 'matplotlib.figure'),
+    *('train_mnist', 'inference', 'pack', 'pictures.digits', 'pictures.drawings', 'deploy.xnor'),
+    *('deploy.c_source', 'deploy.html_page', 'deploy.onnx_graph', 'matplotlib.figure'),
     *('matplotlib.backends.backend_agg', 'PIL.PngImagePlugin', 'PIL.JpegImagePlugin'),
 )
 

@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 
 def test_labels_stand_at_the_ends_of_the_lines(monkeypatch):
     monkeypatch.setattr(sys, 'path', [f'{ROOT}/results', *sys.path])
-    from figures import PEERS, plot_recipe
+    from figures import CURVES, plot_recipe
 
     axes = Figure(figsize=(9, 4), layout='tight').subplots()
     plot_recipe(axes)
     FigureCanvasAgg(axes.figure).draw()
-    assert [label.get_text() for label in axes.texts[:-1]] == [net for net, _, _ in PEERS.values()]
+    assert [label.get_text() for label in axes.texts] == [*CURVES.values()]
     assert len(axes.texts) == len(axes.lines) and axes.get_legend() is None
     for label, line in zip(axes.texts, axes.lines):
         assert label.get_color() == line.get_color()

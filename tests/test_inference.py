@@ -14,7 +14,7 @@ from helpers import ROOT, logits_of, run, small, trained, write_dataset
 from inference import describe_answers, unsure
 from net import BinaryMLP
 from pictures.digits import read_digits
-from pictures.mistakes import draw_mistakes
+from pictures.drawings import draw_mistakes
 from support.files import read_npz, save_npz
 from support.models import remember_numbers
 

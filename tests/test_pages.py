@@ -101,6 +101,34 @@ def test_the_numbers_of_the_readme():
         assert words in readme
 
 
+def test_the_tables_that_name_their_logs():
+    found = [
+        row for row in rows(read('results/README.md')) if re.fullmatch('`recipe/.*`', row[-1])
+    ]
+    found = [row for row in found if 'seed' not in row[-1]]
+    assert len(found) == 46
+    for *cells, log in found:
+        pattern = f'{log.strip("`")}-seed*.json'
+        runs = [json.loads(read(path)) for path in glob.glob(f'{ROOT}/results/{pattern}')]
+        mean, seeds = accuracy(pattern).replace(' %', ''), str(len(runs))
+        if len(cells) == 3:
+            assert cells[1:] == [mean, seeds], log
+        else:
+            assert cells[2].strip('*') == mean and cells[3:5] == [str(len(runs[0])), seeds], log
+            seconds = numpy.mean([run[-1]['elapsed_time'] for run in runs])
+            assert float(cells[5]) == pytest.approx(seconds / 60, abs=0.5)
+
+
+def test_the_tables_by_epoch(capsys):
+    figures = pytest.importorskip('results.figures', reason='Matplotlib is not installed')
+    figures.print_table('binary')
+    figures.print_table('quantized')
+    page = read('results/README.md')
+    assert all(line in page for line in capsys.readouterr().out.splitlines())
+    apart = abs(figures.logs('binary').mean(axis=0) - figures.original('binary'))[:, 0].max()
+    assert f'is within {apart:.4f} of the original' in ' '.join(page.split())
+
+
 def test_the_probabilities(monkeypatch, capsys):
     """Calibration error and unsure answers, on three pages; the goals are those of the README."""
     figures = pytest.importorskip('results.figures', reason='Matplotlib is not installed')

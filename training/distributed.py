@@ -1,7 +1,7 @@
 """One training on several processes: each takes an equal share of every minibatch.
 
 ChainerMN connects the processes and averages the gradients. (Its batch normalization would train
-another net: its moving variance is that of a share, and rounding can make its variance negative.)
+another net: its moving variance belongs to a share, and rounding can make its variance negative.)
 """
 
 import contextlib

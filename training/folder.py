@@ -32,6 +32,14 @@ def epoch_of(name):
     return int(match[1]) if match else None
 
 
+def remove_snapshots(folder, names):
+    """Removes snapshots, by their names, unless they are gone already."""
+    for name in set(names).intersection(snapshots(folder)):
+        path = os.path.join(folder, name)
+        with unless_busy(path):
+            patiently(os.remove, path)
+
+
 def files_of_run(folder):
     """Names of all files that a run left in a folder, or [] if there is no such folder."""
     if not os.path.isdir(folder):

@@ -12,8 +12,8 @@ import chainer.links as L
 from chainer.training import extensions, triggers
 import numpy
 
-from training.report import Evaluator
 from support.files import arrays_of, restore, save_npz
+from training.report import Evaluator
 
 
 def squared_hinge(y, t):

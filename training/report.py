@@ -20,11 +20,8 @@ from support.files import replacing_if_free
 from support.models import describe_net
 
 # The columns of the table, and of each row of the log.
-COLUMNS = [
-    'epoch',
-    *('main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy'),
-    'elapsed_time',
-]
+MEASURED = 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy'
+COLUMNS = ['epoch', *MEASURED, 'elapsed_time']
 
 
 def why_no_pictures():
@@ -198,11 +195,8 @@ class Report(chainer.training.Extension):
             return
         log = trainer.get_extension('LogReport').log
         title = self.title([row['validation/main/accuracy'] for row in log], accuracy)
-        for name, figure in (
-            ('loss', self.curves(title, log, 'loss')),
-            ('accuracy', self.curves(title, log, 'accuracy')),
-            ('weights', self.weights(title)),
-        ):
+        figures = {name: self.curves(title, log, name) for name in ('loss', 'accuracy')}
+        for name, figure in {**figures, 'weights': self.weights(title)}.items():
             with replacing_if_free(os.path.join(trainer.out, f'{name}.png')) as f:
                 figure.savefig(f, format='png', dpi=150)
         self.drawn = time.monotonic()
@@ -246,10 +240,8 @@ class Report(chainer.training.Extension):
         figure.supylabel('real-valued weight', x=0.1 / width, fontsize='medium')
         figure.subplots_adjust(left, bottom, right, top, wspace=0.2, hspace=0.35)
         edges = numpy.arange(epochs + 1) - 0.5, numpy.linspace(-1, 1, self.bins + 1)
-        shares, norm = (
-            dict(zip(self.layers, numpy.swapaxes(self.counts, 0, 1))),
-            LogNorm(0.01, 100),
-        )
+        shares = dict(zip(self.layers, numpy.swapaxes(self.counts, 0, 1)))
+        norm = LogNorm(0.01, 100)
         for i, name in enumerate(sorted(shares, key=lambda name: int(name[2:]))):
             axes = figure.add_subplot(rows, columns, i + 1, xticks=_ticks(0, epochs - 1, 4))
             mesh = axes.pcolormesh(*edges, shares[name].T, cmap='YlGnBu', norm=norm)

@@ -10,16 +10,7 @@ import zlib
 from chainer_compat import chainer
 import numpy
 
-from support.files import (
-    BadFile,
-    lock,
-    naming,
-    patiently,
-    read_npz,
-    restore,
-    save_npz,
-    unless_busy,
-)
+from support.files import BadFile, lock, naming, read_npz, restore, save_npz
 from support.models import describe_net
 from support.program import quote
 from training import folder
@@ -28,10 +19,8 @@ from training.report import COLUMNS
 
 # With other values of these options, a training is the same one, though elsewhere or longer.
 # Data and initial model are compared by check sum.
-NOT_COMPARED = {
-    *('--gpu', '--communicator', '--quiet', '--epoch', '--recipe'),
-    *('--data', '--initmodel', '--out', '--resume', '--overwrite'),
-}
+NOT_COMPARED = '--gpu --communicator --quiet --epoch --recipe'.split()
+NOT_COMPARED += '--data --initmodel --out --resume --overwrite'.split()
 
 
 def identity(args, train_images, train_labels):
@@ -106,10 +95,7 @@ class Snapshot(chainer.training.Extension):
     def follow(self, trainer):
         """Does what follows once the snapshot is on disk."""
         newest = self.file_name(trainer)
-        for name in self.names.intersection(folder.snapshots(trainer.out)) - {newest}:
-            path = os.path.join(trainer.out, name)
-            with unless_busy(path):
-                patiently(os.remove, path)
+        folder.remove_snapshots(trainer.out, self.names - {newest})
         self.names.add(newest)
         if self.overwrite:
             folder.remove_set_aside(trainer.out)
@@ -183,8 +169,7 @@ def _make_room(args):
             f'{out}: holds an earlier training ({", ".join(names)}), which this one would '
             f'overwrite; {continuing}choose another folder with --out, or give --overwrite'
         )
-    replaced = [*(os.path.join(out, name) for name in names)]
-    replaced += [os.path.join(aside, name) for name in names_aside]
+    replaced = [f'{out}/{name}' for name in names] + [f'{aside}/{name}' for name in names_aside]
     if args.initmodel and any(_same(args.initmodel, path) for path in replaced):
         raise ValueError(
             f'--initmodel {args.initmodel}: belongs to the training that --overwrite would '

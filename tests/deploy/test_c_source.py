@@ -45,6 +45,13 @@ def test_random_nets(name, compiler, tmp_path):
         numpy.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_the_head_has_the_title_as_it_is():
+    net, _ = packed('W 4 bits, activations 4')
+    assert f'/* Made by pack.py of BinaryNet on Chainer.\n *\n * A{net.title[1:]}.' in to_c(
+        net, 'x.c'
+    )
+
+
 def test_all_test_images(mnist, tmp_path):
     net = supplied()
     library = compiled(net, tmp_path, COMPILERS[0], '-std=c99', '-O2')

@@ -11,14 +11,8 @@ import pytest
 from benchmarks import pictures
 
 from pictures.layout import Layout
-from pictures.digits import (
-    draw_answers,
-    find_pictures,
-    read_colours,
-    read_digits,
-    read_grey,
-    read_small,
-)
+from pictures.digits import find_pictures, read_colours, read_digits, read_grey, read_small
+from pictures.drawings import draw_answers
 from deploy.packed import PackedMLP, PackedNet
 from helpers import ROOT
 from support.files import read_npz
