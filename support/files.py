@@ -46,7 +46,7 @@ def check_output(path, mark):
 
     Every output of a kind has the same bytes, its mark, among its first 256.
     """
-    if not os.path.basename(path).strip('.'):
+    if not os.path.basename(path).strip('.') or os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     target = os.path.realpath(path)
     if not os.path.isdir(os.path.dirname(target)):
