@@ -172,7 +172,7 @@ def _make_room(args):
     """Refuses to replace an earlier training, or sets it aside with ``--overwrite``."""
     out, aside = args.out, folder.aside(args.out)
     names, names_aside = folder.files_of_run(out), folder.files_of_run(aside)
-    if names_aside and not args.overwrite:
+    if names_aside and not args.overwrite and not folder.snapshots(out):
         raise ValueError(
             f'{out}: --overwrite was interrupted before the first snapshot; to keep the earlier '
             f'training, move its files back from {aside}, or give --overwrite again'

@@ -246,6 +246,8 @@ def test_a_run_set_aside_stays_until_its_own_replacement(out, small_mnist):
     (out / 'snapshot_epoch_2').write_bytes(snapshot)
     assert small(out, small_mnist, *OPTIONS, '--epoch', 3, '--resume').stderr == ''
     assert contents(out / '.overwritten') == aside
+    # To move its files back would replace those of the other run.
+    assert 'holds an earlier training (snapshot_epoch_3, ' in problem_of(out, small_mnist)
     line = problem_of(out, small_mnist, '--overwrite')
     assert line == f'{out}/.overwritten: holds another training; move it elsewhere, or delete it'
 
