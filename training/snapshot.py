@@ -237,17 +237,20 @@ def resume(path, trainer):
 def _check(trainer, arrays):
     """Raises an error unless what Chainer restores without a check is as after an epoch."""
     iterator, report = trainer.updater.get_iterator('main'), trainer.get_extension('Report')
-    n = iterator.epoch * math.ceil(len(iterator.labels) / iterator.size)
+    epoch = iterator.epoch
+    n = epoch * math.ceil(len(iterator.labels) / iterator.size)
     for name, array in arrays.items():
-        counts_updates = name.startswith('updater/') and name.endswith(('/t', '/iteration'))
-        if iterator.position or counts_updates and array != n:
+        before = not name.startswith('extension')  # extensions have seen the last minibatch
+        state = {'previous_epoch_detail': epoch - before, 'previous_iteration': n - before}
+        expected = {'t': n, 'iteration': n, **state}.get(name.rpartition('/')[2])
+        if iterator.position or expected is not None and array // 1 != expected:
             raise ValueError(name)
     rows = trainer.get_extension('LogReport').log
     # Of objects if a number is too large for NumPy, and thus for all
     table, counts = numpy.array([[row[key] for key in COLUMNS] for row in rows]), report.counts
-    if table.dtype.kind != 'f' or table[:, 0].tolist() != list(range(1, iterator.epoch + 1)):
+    if table.dtype.kind != 'f' or table[:, 0].tolist() != list(range(1, epoch + 1)):
         raise ValueError('log')
-    shape = iterator.epoch + 1, len(report.layers), report.bins
+    shape = epoch + 1, len(report.layers), report.bins
     if numpy.array(counts).dtype.kind != 'f' or numpy.shape(counts) != shape:
         raise ValueError('counts')
 
