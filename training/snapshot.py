@@ -190,7 +190,7 @@ def _make_room(args):
             f'--initmodel {args.initmodel}: belongs to the training that --overwrite would '
             'replace; choose another folder with --out'
         )
-    if set(names).intersection(names_aside):
+    if os.path.islink(aside) or set(names).intersection(names_aside):
         raise ValueError(f'{aside}: holds another training; move it elsewhere, or delete it')
     if names:
         folder.set_aside(out)
