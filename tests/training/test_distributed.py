@@ -96,7 +96,7 @@ def test_any_number_of_processes_trains_the_same_net(mnist, tmp_path, options, r
         found = losses(tmp_path / str(n))
         numpy.testing.assert_allclose(found[:, [0, 2]], expected[:, [0, 2]], rtol=1e-5)
         # The biases move these, as the moving means follow them with a delay.
-        numpy.testing.assert_allclose(found[:, [1, 3]], expected[:, [1, 3]], rtol=2e-3)
+        numpy.testing.assert_allclose(found[:, [1, 3]], expected[:, [1, 3]], rtol=5e-3)
         if not options:
             assert_same_net(tmp_path / str(n), tmp_path / '1')
 
