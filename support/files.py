@@ -47,7 +47,7 @@ def check_output(path, mark):
     It must not name a folder, or be in one that is missing; and if it names a regular file, that
     must be an earlier output of the same kind, with the bytes of its mark among its first 256.
     """
-    if not os.path.basename(path).strip('.'):
+    if not os.path.basename(path).strip('.') or os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     target = os.path.realpath(path)
     if not os.path.isdir(os.path.dirname(target)):

@@ -138,10 +138,17 @@ def errors_as_one_line(
             yield
         sys.stdout.flush()
         return
-    except errors as e:
-        problem = e
-    except KeyboardInterrupt:
-        problem, status = interrupted(), 130
+    except (Exception, KeyboardInterrupt) as e:
+        cause = e
+        while cause and not isinstance(cause, KeyboardInterrupt):  # zipfile, say, may hide it
+            cause = cause.__context__
+        if cause:
+            problem, status = interrupted(), 130
+            sys.unraisablehook = lambda _: None  # what is half done may complain as it is deleted
+        elif isinstance(e, errors):
+            problem = e
+        else:
+            raise
     try:
         sys.stdout.flush()
     except OSError:  # The reader of our output is gone; without this, Python would also complain.

@@ -427,3 +427,23 @@ def test_a_snapshot_whose_log_is_not_numbers(name, instead, uninterrupted, small
     )
     with pytest.raises(ValueError, match='its parts do not fit together'):
         train_mnist.prepare(args)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'extension_triggers/LogReport/previous_iteration',
+        'extensions/LogReport/_trigger/previous_epoch_detail',
+        'stop_trigger/previous_epoch_detail',
+        'updater/iterator:main/previous_epoch_detail',
+    ],
+)
+def test_a_snapshot_that_would_trigger_at_another_time(name, uninterrupted, small_mnist, tmp_path):
+    """It is refused at once: the log would get a row that lacks what a picture is drawn of."""
+    arrays, path = read_npz(str(uninterrupted / f'snapshot_epoch_{EPOCHS}')), tmp_path / 'snapshot'
+    save_npz(str(path), {**arrays, name: arrays[name] - 1})
+    args = train_mnist.parse_arguments(
+        [*map(str, arguments_for(tmp_path / 'out', small_mnist)), '--resume', str(path)]
+    )
+    with pytest.raises(ValueError, match=f'its parts do not fit together: {name}$'):
+        train_mnist.prepare(args)

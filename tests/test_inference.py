@@ -184,6 +184,7 @@ def test_no_picture_or_model_is_replaced(folder, tmp_path, mnist):
         (['--show', net, tmp_path / 'b.png'], 'mlp.packed: a picture is drawn as PNG'),
         (['--mistakes', tmp_path / 'a.png'], 'a.png: exists and is no earlier output'),
         (['--mistakes', tmp_path / 'x.pgf'], 'x.pgf: a picture is drawn as PNG'),
+        (['--mistakes', tmp_path], f'{tmp_path}: Is a directory'),
         (['--mistakes', ''], "argument --mistakes: must be a path, not ''"),
     ):
         result = inference(net, *arguments)

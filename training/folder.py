@@ -1,8 +1,8 @@
 """The folder of a run: what a run leaves in it, and how one run replaces another."""
 
+import contextlib
 import os
 import re
-import shutil
 
 from support.files import patiently, sync_folder, unless_busy
 
@@ -61,7 +61,10 @@ def set_aside(folder):
 
 
 def remove_set_aside(folder):
-    """Removes the run that was set aside, once it is replaced."""
-    if os.path.isdir(aside(folder)):
-        with unless_busy(aside(folder)):
-            patiently(shutil.rmtree, aside(folder))
+    """Removes the run that was set aside, once it is replaced, but no file of somebody else."""
+    place = aside(folder)
+    with unless_busy(place):
+        for name in files_of_run(place):
+            patiently(os.remove, os.path.join(place, name))
+    with contextlib.suppress(OSError):  # There is none, or something else is in it.
+        os.rmdir(place)

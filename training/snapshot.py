@@ -158,7 +158,7 @@ def _make_room(args):
     """Refuses to replace an earlier training, or sets it aside with ``--overwrite``."""
     out, aside = args.out, folder.aside(args.out)
     names, names_aside = folder.files_of_run(out), folder.files_of_run(aside)
-    if names_aside and not args.overwrite:
+    if names_aside and not args.overwrite and not folder.snapshots(out):
         raise ValueError(
             f'{out}: --overwrite was interrupted before the first snapshot; to keep the earlier '
             f'training, move its files back from {aside}, or give --overwrite again'
@@ -175,7 +175,7 @@ def _make_room(args):
             f'--initmodel {args.initmodel}: belongs to the training that --overwrite would '
             'replace; choose another folder with --out'
         )
-    if set(names).intersection(names_aside):
+    if os.path.islink(aside) or set(names).intersection(names_aside):
         raise ValueError(f'{aside}: holds another training; move it elsewhere, or delete it')
     if names:
         folder.set_aside(out)
@@ -222,17 +222,20 @@ def resume(path, trainer):
 def _check(trainer, arrays):
     """Raises an error unless what Chainer restores without a check is as after an epoch."""
     iterator, report = trainer.updater.get_iterator('main'), trainer.get_extension('Report')
-    n = iterator.epoch * math.ceil(len(iterator.labels) / iterator.size)
+    epoch = iterator.epoch
+    n = epoch * math.ceil(len(iterator.labels) / iterator.size)
     for name, array in arrays.items():
-        counts_updates = name.startswith('updater/') and name.endswith(('/t', '/iteration'))
-        if iterator.position or counts_updates and array != n:
+        before = not name.startswith('extension')  # extensions have seen the last minibatch
+        state = {'previous_epoch_detail': epoch - before, 'previous_iteration': n - before}
+        expected = {'t': n, 'iteration': n, **state}.get(name.rpartition('/')[2])
+        if iterator.position or expected is not None and array // 1 != expected:
             raise ValueError(name)
     rows = trainer.get_extension('LogReport').log
     # Of objects if a number is too large for NumPy, and thus for all
     table, counts = numpy.array([[row[key] for key in COLUMNS] for row in rows]), report.counts
-    if table.dtype.kind != 'f' or table[:, 0].tolist() != list(range(1, iterator.epoch + 1)):
+    if table.dtype.kind != 'f' or table[:, 0].tolist() != list(range(1, epoch + 1)):
         raise ValueError('log')
-    shape = iterator.epoch + 1, len(report.layers), report.bins
+    shape = epoch + 1, len(report.layers), report.bins
     if numpy.array(counts).dtype.kind != 'f' or numpy.shape(counts) != shape:
         raise ValueError('counts')
 

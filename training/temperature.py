@@ -19,8 +19,9 @@ def fit_temperature(net, images, labels):
         labels (array): Their classes t, an int array of shape (N,).
 
     Returns:
-        float: T, within ``TEMPERATURES``: if every image is classified correctly, the sum only
-        decreases towards T = 0.
+        float: T, within ``TEMPERATURES``. If every image is classified correctly, the sum only
+        decreases towards T = 0; so T stays where the mean probability of the answers is at most
+        (N + 1) / (N + 2), which is all that N right answers of N promise (rule of succession).
 
     Source: Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599, section 4.2.
     """
@@ -32,5 +33,6 @@ def fit_temperature(net, images, labels):
         T = (low * high) ** 0.5
         p = numpy.exp(y / T)
         p /= p.sum(axis=1, keepdims=True)
-        low, high = (low, T) if (p * y).sum() < right else (T, high)
+        lower = (p * y).sum() < right and p.max(axis=1).mean() < (len(y) + 1) / (len(y) + 2)
+        low, high = (low, T) if lower else (T, high)
     return T

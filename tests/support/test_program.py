@@ -8,6 +8,7 @@ import pytest
 
 import inference
 import train_mnist
+from helpers import ROOT, run
 from support.program import command
 
 ACTIVE = {name: f'/env/bin/{name}' for name in ('python', 'python3')}
@@ -41,3 +42,22 @@ def test_help_says_what_a_data_set_may_be(program, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         program.main(['--help'])
     assert 'pictures by class' in capsys.readouterr().out
+
+
+def test_ctrl_c_that_a_library_hides():
+    """As zipfile does, which then complains once more when its file is deleted."""
+    code = (
+        'import io, zipfile\n'
+        'from support.program import errors_as_one_line\n'
+        'def write():\n'
+        "    z = zipfile.ZipFile(io.BytesIO(), 'w')\n"
+        "    f = z.open('x', 'w')\n"
+        '    try:\n'
+        '        raise KeyboardInterrupt\n'
+        '    finally:\n'
+        '        z.close()\n'
+        'with errors_as_one_line():\n'
+        '    write()'
+    )
+    result = run('-c', code, cwd=ROOT)
+    assert (result.returncode, result.stderr) == (130, '-c: interrupted\n')

@@ -246,8 +246,25 @@ def test_a_run_set_aside_stays_until_its_own_replacement(out, small_mnist):
     (out / 'snapshot_epoch_2').write_bytes(snapshot)
     assert small(out, small_mnist, *OPTIONS, '--epoch', 3, '--resume').stderr == ''
     assert contents(out / '.overwritten') == aside
+    # To move its files back would replace those of the other run.
+    assert 'holds an earlier training (snapshot_epoch_3, ' in problem_of(out, small_mnist)
     line = problem_of(out, small_mnist, '--overwrite')
     assert line == f'{out}/.overwritten: holds another training; move it elsewhere, or delete it'
+
+
+def test_what_somebody_has_in_the_place_of_a_run_set_aside(finished, out, small_mnist, tmp_path):
+    """It stays there, also behind a link."""
+    (tmp_path / 'theirs').mkdir()
+    (tmp_path / 'theirs' / 'best.model').write_text('mine')
+    (out / '.overwritten').symlink_to(tmp_path / 'theirs')
+    assert problem_of(out, small_mnist, '--overwrite').startswith(f'{out}/.overwritten: holds')
+    (out / '.overwritten').unlink()
+    (out / '.overwritten').mkdir()
+    (out / '.overwritten' / 'mine').write_text('mine')
+    assert small(out, small_mnist, *OPTIONS, '--overwrite').stderr == ''
+    assert os.listdir(out / '.overwritten') == ['mine']
+    shutil.rmtree(out / '.overwritten')
+    assert_ended_as(finished, out)
 
 
 def test_the_initial_model_is_not_overwritten(out, small_mnist):

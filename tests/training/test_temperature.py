@@ -41,14 +41,20 @@ def test_it_is_found_where_the_classes_were_drawn_with_it(T, xp):
     assert loss(y, t, found) < min(loss(y, t, found * 1.01), loss(y, t, found / 1.01))
 
 
-def test_what_has_no_best_temperature_gets_the_lowest_or_the_highest():
+def test_what_has_no_best_temperature_gets_one_within_the_limits():
     y, t = numpy.eye(4) * 9, numpy.arange(4)
     low, high = models.TEMPERATURES
-    for labels, T in (t, low), (t[::-1], high):
-        assert fit(y, labels) == pytest.approx(T, rel=1e-5)
-        assert low <= numpy.float32(fit(y, labels)) <= high
-    assert low <= fit(numpy.zeros((3, 4)), [0, 1, 2]) <= high
-    assert low <= fit(numpy.full((3, 4), 3e38), [0, 1, 2]) <= high
+    assert fit(y, t[::-1]) == pytest.approx(high, rel=1e-5)
+    for y in y, numpy.zeros((3, 4)), numpy.full((3, 4), 3e38), numpy.eye(4) * 1e-3:
+        for labels in t[: len(y)], t[::-1][: len(y)]:
+            assert low <= numpy.float32(fit(y, labels)) <= high
+
+
+@pytest.mark.parametrize('n', [1, 10, 1000])
+def test_right_answers_alone_do_not_make_it_certain(n):
+    T = fit(numpy.tile([9.0, 0, 0], (n, 1)), [0] * n)
+    found = loss(numpy.array([[9.0, 0, 0]]), 0, T)
+    assert found == pytest.approx(numpy.log((n + 2) / (n + 1)), rel=1e-4)
 
 
 @pytest.mark.parametrize('options', [[], ['--hold-out', 200, '--loss', 'hinge']])
