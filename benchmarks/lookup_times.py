@@ -36,7 +36,7 @@ def pack(S):
     words, columns = -(-len(S) // WORD), -(-S.shape[1] // UNITS) * UNITS
     I = aligned(words * columns, numpy.uint32).reshape((words, columns))
     for i in range(len(S)):
-        write_signs(S[i], i, I)
+        write_signs(S[i], i, I[i // WORD])
     return I
 
 

@@ -13,7 +13,7 @@ import numpy
 from fast.available import accept
 from fast.function import Function, has_statistics
 from fast.kernels import ROWS, UNITS, groups_between_widenings
-from fast.layer import BOTH, Backward, Layer, backward, forward, input_gradient, list_pixels
+from fast.layer import Layer, backward, forward, input_gradient, list_pixels
 from fast.lookup import WORD
 from fast.memory import Memory
 from fast.xnor import find_groups
@@ -87,45 +87,47 @@ class FusedNet(Function):
     """The function of a net; its inputs are x and W, b, gamma and beta of each layer."""
 
     def __init__(self, net):
-        self.net, self.n = net, 2**net.l1.bits - 1
+        self.net, self.layers = net, []
         self.empty = _memory.setdefault(net, Memory()).empty
 
     def forward(self, inputs):
-        net, self.layers, x = self.net, [], self.pixels(inputs[0])
+        x, net = self.pixels(inputs[0]), self.net
         for i, (_, bn) in enumerate(links_of(net)):
             bits = net.activation_bits if i < net.n_layers else 0
             x = self.forward_layer(x, bn, *inputs[4 * i + 1 : 4 * i + 5], bits)
-        layer, _ = self.layers[-1]
+        layer = self.layers[-1]
         M = len(layer.W)
         y = numpy.concatenate(layer.y, axis=1)[:, :M]
         logits = (y - layer.mean[:M]) * layer.inv_std[:M] * layer.gamma[:M] + layer.beta[:M]
         return (logits,)
 
     def pixels(self, x):
-        """The inputs of the first layer: the fields of Layer that have them."""
+        """The inputs of the first layer: the fields of Layer that describe them."""
         net, (N, K) = self.net, x.shape
         kept, factor = _drop(net.dropout_input, N, K)
         middle = net.pixel_scale if net.signed_pixels else 0
         P = self.empty((N, _blocks(K) * UNITS), numpy.uint8)
         P[:, :K] = x if kept is None else numpy.where(kept, x, numpy.uint8(middle // 2))
         P[:, K:] = 0
+        listed = P.shape[1], N if chainer.config.train else 0  # for backward
         return {
             'P': P,
-            'words': numpy.empty((0, N, 0), numpy.uint8),
-            'columns': numpy.empty((0, 0, 0), numpy.uint32),
             'middle': middle,
             'unit': 2 * net.pixel_scale - middle,
             'factor': factor,
+            'pixel_counts': numpy.empty(listed[0], numpy.int64),
+            'pixel_images': self.empty(listed, numpy.uint32),
+            'pixel_values': self.empty(listed),
         }
 
     def activations(self, N, M, bits, dropout, factor):
         """The inputs of another layer, to be written: levels of so many bits."""
         units, planes, n = _blocks(M) * UNITS, bits + dropout, (2**bits - 1) << dropout
-        by_xnor = self.n == 1 and planes <= 2
+        by_xnor = self.net.l1.bits == 1 and planes <= 2
         images = -(-N // WORD) if chainer.config.train else 0  # backward alone needs the columns
         return {
             'P': self.empty((N, 0 if by_xnor else units), numpy.uint8),
-            'words': self.empty((planes, N, units // 8), numpy.uint8),
+            'bits': self.empty((planes if by_xnor else 0, N, units // 8), numpy.uint8),
             'columns': self.empty((planes, images, units), numpy.uint32),
             'middle': n,
             'unit': n,
@@ -133,42 +135,46 @@ class FusedNet(Function):
         }
 
     def forward_layer(self, x, bn, W, b, gamma, beta, bits):
+        """Adds a layer, and returns the inputs of the next, levels of so many bits."""
         net, training, (M, K), N = self.net, chainer.config.train, W.shape, len(x['P'])
-        blocks, first = _blocks(M), not self.layers
+        blocks, first, n = _blocks(M), not self.layers, 2**net.l1.bits - 1
         if training:
             mean, var, inv_std = (numpy.empty_like(bn.avg_mean) for _ in range(3))
         else:
             mean, var = bn.avg_mean, bn.avg_var
             inv_std = numpy.sqrt(numpy.reciprocal(var + bn.eps))
         b = _pad(b)
-        if not first and net.activation_bits > 1 and numpy.isnan(self.layers[-1][0].mean).any():
+        if not first and net.activation_bits > 1 and numpy.isnan(self.layers[-1].mean).any():
             b[:] = numpy.nan  # the level of NaN is a number, but NaN must stay NaN
         kept, gain = _drop(net.dropout_hidden if bits else 0, N, M)
         inside = self.empty((blocks, N, UNITS), bool)
         inside[:] = True
         if kept is not None:
             _to_blocks(kept, inside)
-        planes = net.l1.bits if training and not first else 0
-        activations = self.activations(N, M, bits, kept is not None, gain)
+        if x['P'].size:
+            x.update(find_groups(x['P'], not first)._asdict())
+            x['every'] = groups_between_widenings(255 if first else x['middle'], (n + 1) // 2)
+        if training and not first:
+            x['signs'] = self.empty((net.l1.bits, -(-M // WORD), _blocks(K) * UNITS), numpy.uint32)
+        following = self.activations(N, M, bits, kept is not None, gain)
         layer = Layer(
             **x,
-            n=self.n,
-            signs=self.empty((planes, -(-M // WORD), _blocks(K) * UNITS), numpy.uint32),
+            W=W,
+            b=b,
             gamma=_pad(gamma),
+            beta=_pad(beta, -1),
+            n=n,
+            eps=numpy.float32(bn.eps),
+            training=training,
             mean=_pad(mean),
+            var=_pad(var),
             inv_std=_pad(inv_std),
             y=self.empty((blocks, N, UNITS)),
             inside=inside,
-            W=W,
-            b=b,
-            beta=_pad(beta, -1),
-            var=_pad(var),
-            eps=numpy.float32(bn.eps),
-            training=training,
-            **find_groups(x['P'], not first)._asdict(),
-            every=groups_between_widenings(255 if first else x['middle'], (self.n + 1) // 2),
             levels=2**bits - 1,
-            **{f'next_{name}': activations[name] for name in ('P', 'columns', 'middle', 'words')},
+            dropout=kept is not None,
+            **{f'next_{name}': following[name] for name in ('P', 'bits', 'columns')},
+            gain=gain,
         )
         forward(blocks, layer)
         if training:
@@ -176,38 +182,31 @@ class FusedNet(Function):
             bn.avg_mean += (1 - bn.decay) * layer.mean[:M]
             bn.avg_var *= bn.decay
             bn.avg_var += (1 - bn.decay) * (N / (N - 1)) * layer.var[:M]
-        self.layers.append((layer, gain))
-        return activations
+        self.layers.append(layer)
+        return following
 
     def gradients(self, indexes, g):
         gradients, (N, M) = [], g.shape
         gz = _to_blocks(g, numpy.zeros((_blocks(M), N, UNITS), numpy.float32))
         chunks = -(-N // ROWS)
-        for layer, gain in reversed(self.layers):
-            (M, K), pixels = layer.W.shape, not len(layer.columns)
-            listed = _blocks(K) * UNITS if pixels else 0, N
-            units = len(layer.gamma)
-            step = Backward(
-                *layer[:BOTH],
-                pixel_counts=numpy.empty(listed[0], numpy.int64),
-                pixel_images=self.empty(listed, numpy.uint32),
-                pixel_values=self.empty(listed),
+        for layer in reversed(self.layers):
+            (M, K), first = layer.W.shape, layer is self.layers[0]
+            layer = layer._replace(
                 gz=gz,
-                gain=gain,
                 gy=self.empty((_blocks(M), ROWS * chunks, UNITS)),
-                ggamma=numpy.empty(units, numpy.float32),
-                gbeta=numpy.empty(units, numpy.float32),
-                gb=numpy.empty(units, numpy.float32),
+                ggamma=numpy.empty_like(layer.gamma),
+                gbeta=numpy.empty_like(layer.gamma),
+                gb=numpy.empty_like(layer.gamma),
                 gW=self.empty((M, K)),
-                gx=self.empty((0 if pixels else _blocks(K), ROWS * chunks, UNITS)),
+                gx=self.empty((0 if first else _blocks(K), ROWS * chunks, UNITS)),
             )
-            if pixels:
-                list_pixels(_blocks(K), step)
-            backward(_blocks(M), step)
-            if not pixels:
-                input_gradient(chunks, step)
-            gz = step.gx
-            gradients[:0] = step.gW, step.gb[:M], step.ggamma[:M], step.gbeta[:M]
+            if first:
+                list_pixels(_blocks(K), layer)
+            backward(_blocks(M), layer)
+            if not first:
+                input_gradient(chunks, layer)
+            gz = layer.gx
+            gradients[:0] = layer.gW, layer.gb[:M], layer.ggamma[:M], layer.gbeta[:M]
         return [None, *gradients]
 
 

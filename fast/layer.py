@@ -35,79 +35,68 @@ NO_THRESHOLDS, NO_LEVELS = (
     numpy.empty((0, 0), numpy.uint8),
 )
 
-_units, _levels, _sums = float32[::1], uint8[:, ::1], float32[:, :, ::1]
-_planes, _columns = uint8[:, :, ::1], uint32[:, :, ::1]
+_units, _bytes, _sums = float32[::1], uint8[:, ::1], float32[:, :, ::1]
+_planes = uint32[:, :, ::1]
 
-# Of a layer, what both passes need. Arrays for units have an element for each unit of each block.
-# A plane has a bit of all levels, the first plane the highest bit.
-_both = {
-    # Inputs of N images: factor (2 P - middle) / unit. P is empty if the product is by XNOR, and
-    # pixels have no planes.
-    'P': _levels,
-    'columns': _columns,  # the bits of each input: (planes, N / 32, inputs)
-    'middle': int64,
-    'unit': int64,
-    'factor': float32,
-    # Weights and batch normalization.
-    'n': int64,  # 2^bits - 1, for the bits of W
-    'signs': _columns,  # the bits of W: (planes, units / 32, inputs)
-    'gamma': _units,
-    'mean': _units,
-    'inv_std': _units,
-    'y': _sums,  # what is normalized: (blocks, N, 64)
-    'inside': boolean[:, :, ::1],  # whether dropout keeps it and, after forward, |z| <= 1
-}
-BOTH = len(_both)
-
+# Arrays for units have an element for each unit of each block. A plane has a bit of all levels,
+# the first plane the highest bit; its words have 32 images, or units, for each input.
 Layer = structure(
     'Layer',
-    **_both,
-    words=_planes,  # the bits of each image: (planes, N, 8 blocks)
-    W=float32[:, ::1],
-    b=_units,
-    beta=_units,
-    var=_units,
-    eps=float32,
-    training=boolean,  # whether the statistics are those of the minibatch
-    # The groups of P: see fast/xnor.py.
+    # Inputs of N images: factor (2 P - middle) / unit.
+    P=_bytes,
+    middle=int64,
+    unit=int64,
+    factor=float32,
+    # For products of bits, the planes of P; for those of bytes, its groups: see fast/xnor.py.
+    bits=uint8[:, :, ::1],
     totals=int64[::1],
     counts=int64[::1],
     places=uint32[:, ::1],
     bytes=uint32[:, ::1],
     every=int64,
-    # The activations, as inputs of the next layer.
+    # Weights and batch normalization.
+    W=float32[:, ::1],
+    b=_units,
+    gamma=_units,
+    beta=_units,
+    n=int64,  # 2^bits - 1, for the bits of W
+    eps=float32,
+    training=boolean,  # whether the statistics are those of the minibatch
+    mean=_units,
+    var=_units,
+    inv_std=_units,
+    signs=_planes,  # of W, for backward
+    # Outputs: what is normalized, of shape (blocks, N, 64), and the levels of the activations.
+    y=_sums,
+    inside=boolean[:, :, ::1],  # whether dropout keeps it and, after forward, |z| <= 1
     levels=int64,  # 2^bits - 1, for their bits; 0 for the last layer
-    next_P=_levels,
-    next_columns=_columns,
-    next_middle=int64,
-    next_words=_planes,
-)
-
-Backward = structure(
-    'Backward',
-    **_both,
-    # Pixels that are not black: their number, images and values 2 P factor / unit by column.
+    dropout=boolean,  # levels are twice as large, so that there is one in the middle
+    next_P=_bytes,
+    next_bits=uint8[:, :, ::1],
+    next_columns=_planes,
+    # For backward, the planes of P by column; or the pixels that are not black: their number,
+    # images and values 2 P factor / unit by column.
+    columns=_planes,
     pixel_counts=int64[::1],
     pixel_images=uint32[:, ::1],
     pixel_values=float32[:, ::1],
     # Gradients. The N of gy and gx is rounded up to a multiple of 8.
-    gz=_sums,  # of the activations: (blocks, N, 64)
+    gz=_sums,  # of the activations
     gain=float32,  # by which dropout multiplied the activations
     gy=_sums,
     ggamma=_units,
     gbeta=_units,
     gb=_units,
     gW=float32[:, ::1],
-    gx=_sums,  # of the inputs
+    gx=_sums,
 )
 
 
-# Taking an array from a layer counts a reference: inner loops take it before they start.
-
-
 @compiled
-def _of_block(b, a):
-    return a[b * UNITS : (b + 1) * UNITS]
+def _take_bit(V, p, bit):
+    """Writes a number for each level, which is negative unless bit p of the level is set."""
+    for k in range(len(V)):
+        bit[k] = ~(V[k] << int32(31 - p))
 
 
 # Forward
@@ -116,37 +105,35 @@ def _of_block(b, a):
 @compiled
 def _multiply_bits(b, layer, S):
     """Writes the sums of w (2 P - middle), by XNOR."""
-    (M, K), N, size = layer.W.shape, len(S), layer.words.shape[2]
-    V, rest, planes = empty_block(size), aligned(64, numpy.float32), len(layer.words)
-    rest[:] = -1
+    (M, K), N, (planes, _, size) = layer.W.shape, len(S), layer.bits.shape
+    V, tail = empty_block(size), aligned(UNITS, numpy.float32)
+    of_plane = aligned(N * UNITS, numpy.int32).reshape((N, UNITS))
+    totals, rest = numpy.zeros(UNITS, numpy.int32), int32(2**planes - 1 - layer.middle)
+    tail[:] = -1
     for u in range(min(UNITS, M - b * UNITS)):
         m = b * UNITS + u
+        W = layer.W[m]
         for k in range(0, K, 16):
             prefetch_to_read(layer.W, (m + 2) * K + k)
         for i in range(K // 64):
-            store_bits(V, i, u, signs(layer.W, m * K + 64 * i))
+            store_bits(V, i, u, signs(W, 64 * i))
         if K % 64:
             for k in range(K % 64):
-                rest[k] = layer.W[m, K - K % 64 + k]
-            store_bits(V, K // 64, u, signs(rest, 0))
+                tail[k] = W[K - K % 64 + k]
+            store_bits(V, K // 64, u, signs(tail, 0))
         if layer.training:
-            write_signs(layer.W[m], m, layer.signs[0])
-    of_plane = aligned(N * UNITS, numpy.int32).reshape((N, UNITS))
+            write_signs(W, m, layer.signs[0, m // WORD])
+        for k in range(K if rest else 0):
+            totals[u] += 1 if W[k] >= 0 else -1
     S[:] = 0
     for p in range(planes):
-        bit_layer(layer.words[p], V, K, NO_THRESHOLDS, NO_LEVELS, of_plane)
+        bit_layer(layer.bits[p], V, K, NO_THRESHOLDS, NO_LEVELS, of_plane)
         for i in range(N):
             for u in range(UNITS):
                 S[i, u] = 2 * S[i, u] + of_plane[i, u]
-    middle = int32(2**planes - 1 - layer.middle)
-    if middle:  # times the sum of the weights
-        ones = aligned(size, numpy.uint8).reshape((1, size))
-        for i in range(size):
-            ones[0, i] = 2 ** max(0, min(8, K - 8 * i)) - 1
-        bit_layer(ones, V, K, NO_THRESHOLDS, NO_LEVELS, of_plane)
-        for i in range(N):
-            for u in range(UNITS):
-                S[i, u] += middle * of_plane[0, u]
+    for i in range(N if rest else 0):
+        for u in range(UNITS):
+            S[i, u] += rest * totals[u]
 
 
 @compiled
@@ -157,8 +144,11 @@ def _multiply_bytes(b, layer, S):
     middle = 0 if UNSIGNED else (n + 1) // 2
     C = aligned(wide * UNITS, numpy.uint8).reshape((1, groups, UNITS, 4))
     rows = aligned(8 * wide, numpy.uint8).reshape((8, wide))
-    levels, totals = aligned(K, numpy.int32), aligned(UNITS, numpy.int32)
-    bit, half = aligned(K, numpy.float32), n / 2
+    levels, bit, totals = (
+        aligned(K, numpy.int32),
+        aligned(K, numpy.int32),
+        aligned(UNITS, numpy.int32),
+    )
     rows[:] = 0
     totals[:] = 0
     for first in range(0, units, 8):
@@ -166,7 +156,7 @@ def _multiply_bytes(b, layer, S):
             m = b * UNITS + first + i
             W, total, nans = layer.W[m], int32(0), int32(0)
             for k in range(K):
-                levels[k] = level_of(W[k], int32(n), float32(half))
+                levels[k] = level_of(W[k], int32(n), float32(n / 2))
                 rows[i, k] = uint8(levels[k] - middle)
                 total += levels[k]
                 nans += int32(W[k] != W[k])
@@ -174,9 +164,8 @@ def _multiply_bytes(b, layer, S):
             if nans and n > 1:  # the sign of NaN is -1
                 layer.b[m] = numpy.nan
             for p in range(planes):
-                for k in range(K):
-                    bit[k] = float32((levels[k] >> (planes - 1 - p)) & 1) - float32(0.5)
-                write_signs(bit, m, layer.signs[p])
+                _take_bit(levels, planes - 1 - p, bit)
+                write_signs(bit, m, layer.signs[p, m // WORD])
         for g in range(0, groups, 8):
             transpose(rows, g, groups, C, g * UNITS + first, UNITS)
     found, rest = Groups(layer.totals, layer.counts, layer.places, layer.bytes), 2 * middle - n
@@ -207,64 +196,57 @@ def _statistics(y, eps, mean, var, inv_std):
 
 
 @compiled
-def _activate(b, layer):
+def _activate(b, layer, gamma, beta, mean, inv_std):
     """Writes the levels of the activations; where dropout takes one, the level that means 0."""
-    y, inside, planes = layer.y[b], layer.inside[b], len(layer.next_words)
-    gamma, beta = _of_block(b, layer.gamma), _of_block(b, layer.beta)
-    mean, inv_std = _of_block(b, layer.mean), _of_block(b, layer.inv_std)
-    n, dropout = int32(layer.levels), layer.next_middle != layer.levels
-    z, levels, half = aligned(UNITS, numpy.float32), aligned(UNITS, numpy.int32), float32(n / 2)
-    layer.next_columns[:, :, b * UNITS : (b + 1) * UNITS] = 0
+    y, inside, of, planes = layer.y[b], layer.inside[b], b * UNITS, len(layer.next_columns)
+    P, bits, columns = layer.next_P, layer.next_bits, layer.next_columns
+    n, half, dropout = int32(layer.levels), float32(layer.levels / 2), layer.dropout
+    z = aligned(UNITS, numpy.float32)
+    levels, bit = aligned(UNITS, numpy.int32), aligned(UNITS, numpy.int32)
     for i in range(len(y)):
         for u in range(UNITS):
             z[u] = (y[i, u] - mean[u]) * inv_std[u] * gamma[u] + beta[u]
         for u in range(UNITS):
             level = level_of(z[u], n, half)
-            if dropout:  # twice the level, so that there is one in the middle
+            if dropout:
                 level = 2 * level if inside[i, u] else n
             levels[u] = level
         for u in range(UNITS):
             inside[i, u] = inside[i, u] & (abs(z[u]) <= float32(1))
-        if layer.next_P.size:
-            P = _of_block(b, layer.next_P[i])
-            for u in range(UNITS):
-                P[u] = levels[u]
-        bit = uint32(1) << uint32(i % WORD)
+        for u in range(UNITS if P.size else 0):
+            P[i, of + u] = levels[u]
         for p in range(planes):
-            for u in range(UNITS):
-                z[u] = float32((levels[u] >> (planes - 1 - p)) & 1) - float32(0.5)
-            word = signs(z, 0)
-            for k in range(8):
-                layer.next_words[p, i, 8 * b + k] = uint8(word >> uint64(8 * k))
-            if layer.next_columns.size:
-                column = _of_block(b, layer.next_columns[p, i // WORD])
-                for u in range(UNITS):
-                    column[u] |= bit if z[u] >= 0 else uint32(0)
+            _take_bit(levels, planes - 1 - p, bit)
+            if columns.size:
+                write_signs(bit, i, columns[p, i // WORD, of : of + UNITS])
+            word = signs(bit, 0)
+            for k in range(8 if bits.size else 0):
+                bits[p, i, of // 8 + k] = uint8(word >> uint64(8 * k))
 
 
 @region(Layer)
 def forward(b, layer):
     """Linear function, batch normalization and activation of a block of units."""
-    y, bias, unit = layer.y[b], _of_block(b, layer.b), float32(layer.unit * layer.n)
+    of, y, unit = slice(b * UNITS, (b + 1) * UNITS), layer.y[b], float32(layer.unit * layer.n)
     S = aligned(len(y) * UNITS, numpy.int32).reshape((len(y), UNITS))
-    if layer.P.size:
-        _multiply_bytes(b, layer, S)
-    else:
+    if len(layer.bits):
         _multiply_bits(b, layer, S)
+    else:
+        _multiply_bytes(b, layer, S)
+    bias, mean, inv_std = layer.b[of], layer.mean[of], layer.inv_std[of]
     for i in range(len(y)):
         for u in range(UNITS):
             y[i, u] = float32(S[i, u]) / unit * layer.factor + bias[u]
     if layer.training:
-        statistics = _of_block(b, layer.mean), _of_block(b, layer.var), _of_block(b, layer.inv_std)
-        _statistics(y, layer.eps, *statistics)
+        _statistics(y, layer.eps, mean, layer.var[of], inv_std)
     if layer.levels:
-        _activate(b, layer)
+        _activate(b, layer, layer.gamma[of], layer.beta[of], mean, inv_std)
 
 
 # Backward
 
 
-@region(Backward)
+@region(Layer)
 def list_pixels(b, layer):
     """Lists the pixels that are not black, for 64 columns of P."""
     factor = layer.factor / float32(layer.unit)
@@ -344,20 +326,20 @@ def _pixel_gradient(b, layer):
         _store(rows, b * UNITS + u, min(8, units - u), 0, float32(1), offset, gb, gW)
 
 
-@region(Backward)
+@region(Layer)
 def backward(b, layer):
     """The gradients of the sums and of all parameters of a block of units."""
-    parameters = _of_block(b, layer.gamma), _of_block(b, layer.mean), _of_block(b, layer.inv_std)
-    gradients = _of_block(b, layer.ggamma), _of_block(b, layer.gbeta), _of_block(b, layer.gb)
-    args = layer.y[b], layer.inside[b], *parameters, layer.gz[b], layer.gain, layer.gy[b]
-    _normalize_backward(*args, *gradients)
+    of = slice(b * UNITS, (b + 1) * UNITS)
+    args = layer.y[b], layer.inside[b], layer.gamma[of], layer.mean[of], layer.inv_std[of]
+    gradients = layer.gy[b], layer.ggamma[of], layer.gbeta[of], layer.gb[of]
+    _normalize_backward(*args, layer.gz[b], layer.gain, *gradients)
     if len(layer.columns):
         _level_gradient(b, layer)
     else:
         _pixel_gradient(b, layer)
 
 
-@region(Backward)
+@region(Layer)
 def input_gradient(chunk, layer):
     """The gradient of the inputs of eight images."""
     M, images, planes, first = len(layer.gW), layer.gy.shape[1], len(layer.signs), chunk * ROWS

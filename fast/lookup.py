@@ -23,18 +23,17 @@ WORD = 32  # inputs whose signs make up a word
 
 
 @compiled
-def write_signs(a, i, I):
-    """Writes row i of a matrix: bit i % WORD of I[i // WORD, k] is set if a[k] >= 0.
+def write_signs(a, i, words):
+    """Writes row i of a matrix to I[i // WORD]: bit i % WORD of word k is set if a[k] >= 0.
 
     Rows are written in order: the first of a word clears those that follow.
 
     Args:
-        a (array): Float array of shape (K,).
+        a (array): Array of numbers, of shape (K,).
         i (int): The row: input i of the product.
-        I (array): uint32 array of shape (words, columns), whose columns are a multiple of UNITS
-            and at least K.
+        words (array): uint32 array, at least as long: I[i // WORD], or a part of it.
     """
-    words, bit = I[i // WORD], numpy.uint32(1 << i % WORD)
+    bit = numpy.uint32(1 << i % WORD)
     if i % WORD == 0:
         words[:] = 0
     for k in range(len(a)):

@@ -20,6 +20,8 @@ import numba
 from numba import int64, prange, types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
+from numba.np.numpy_support import as_dtype
+import numpy
 
 from fast.cache import njit
 
@@ -84,10 +86,21 @@ def describe():
     return f'{count} threads ({LAYERS.get(layer, layer)})' if layer else '1 thread'
 
 
+def _nothing(kind):
+    """0, or an empty array, of a Numba type."""
+    if isinstance(kind, types.Array):
+        return numpy.empty((0,) * kind.ndim, as_dtype(kind.dtype))
+    return as_dtype(kind).type(0)
+
+
 def structure(name, **fields):
-    """A named tuple for the arguments of regions, with the Numba type of each field."""
+    """A named tuple for the arguments of regions, with the Numba type of each field.
+
+    A field that is not given is 0 or an empty array.
+    """
     # Numba's cache stores the name of a class, if that can be imported, or else the class.
-    made = namedtuple(name, fields, module=sys._getframe(1).f_globals['__name__'])
+    module = sys._getframe(1).f_globals['__name__']
+    made = namedtuple(name, fields, defaults=map(_nothing, fields.values()), module=module)
     made.type = types.NamedTuple(tuple(fields.values()), made)
     return made
 

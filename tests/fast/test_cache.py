@@ -10,7 +10,7 @@ numba = pytest.importorskip('numba', reason='Numba is not installed')
 from numba.core import caching, serialize
 
 from fast.cache import njit
-from fast.layer import Backward, Layer
+from fast.layer import Layer
 from fast.loops import Update
 
 
@@ -68,6 +68,6 @@ def test_no_folder_for_a_cache(compiled, monkeypatch):
         assert not is_loaded(compiled())
 
 
-@pytest.mark.parametrize('kind', [Layer, Backward, Update])
+@pytest.mark.parametrize('kind', [Layer, Update])
 def test_the_cache_can_store_the_arguments_of_regions(kind):
     assert pickle.loads(serialize.dumps(kind.type)) is kind.type

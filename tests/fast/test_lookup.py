@@ -57,7 +57,7 @@ def pack(S):
     words, columns = -(-len(S) // WORD), -(-S.shape[1] // UNITS) * UNITS
     I = numpy.full((words, columns), 0xFFFFFFFF, numpy.uint32)
     for i in range(len(S)):
-        write_signs(S[i], i, I)
+        write_signs(S[i], i, I[i // WORD])
     return I
 
 
