@@ -402,26 +402,20 @@ def signs(typingctx, A, start):
     return types.uint64(A, types.int64), codegen
 
 
-def _prefetch(write):
-    @intrinsic
-    def prefetch(typingctx, array, index):
-        def codegen(context, builder, signature, args):
-            at = _pointer(context, builder, signature.args[0], *args)
-            at = builder.bitcast(at, ir.PointerType(INT8))
-            kind = ir.FunctionType(ir.VoidType(), [at.type, INT32, INT32, INT32])
-            function = builder.module.declare_intrinsic('llvm.prefetch', (at.type,), kind)
-            nearest, data = ir.Constant(INT32, 3), ir.Constant(INT32, 1)
-            builder.call(function, [at, ir.Constant(INT32, write), nearest, data])
-            return context.get_dummy_value()
+@intrinsic
+def prefetch(typingctx, array, index):
+    """Asks for the cache line of an element, which may lie beyond the end of the array."""
 
-        return types.void(array, types.int64), codegen
+    def codegen(context, builder, signature, args):
+        at = _pointer(context, builder, signature.args[0], *args)
+        at = builder.bitcast(at, ir.PointerType(INT8))
+        kind = ir.FunctionType(ir.VoidType(), [at.type, INT32, INT32, INT32])
+        function = builder.module.declare_intrinsic('llvm.prefetch', (at.type,), kind)
+        write, nearest, data = (ir.Constant(INT32, value) for value in (1, 3, 1))
+        builder.call(function, [at, write, nearest, data])
+        return context.get_dummy_value()
 
-    return prefetch
-
-
-# They ask for the cache line of an element, which may lie beyond the end of the array.
-prefetch_to_read = _prefetch(0)
-prefetch_to_write = _prefetch(1)
+    return types.void(array, types.int64), codegen
 
 
 def _transposed(builder, rows):

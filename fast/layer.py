@@ -17,7 +17,7 @@ from fast.kernels import (
     UNITS,
     UNSIGNED,
     aligned,
-    prefetch_to_read,
+    prefetch,
     signs,
     sum_rows,
     transpose,
@@ -114,7 +114,7 @@ def _multiply_bits(b, layer, S):
         m = b * UNITS + u
         W = layer.W[m]
         for k in range(0, K, 16):
-            prefetch_to_read(layer.W, (m + 2) * K + k)
+            prefetch(layer.W, (m + 2) * K + k)
         for i in range(K // 64):
             store_bits(V, i, u, signs(W, 64 * i))
         if K % 64:

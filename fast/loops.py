@@ -4,7 +4,7 @@ from numba import float32, int32
 import numpy
 
 from fast.cache import compiled
-from fast.kernels import prefetch_to_read, prefetch_to_write
+from fast.kernels import prefetch
 from fast.threads import region, structure
 
 LINE = 16  # numbers of float32 in a cache line
@@ -51,10 +51,8 @@ def adam(chunk, a):
     whole = w.size // LINE * LINE
     for line in range(0, whole, LINE):
         ahead = line + AHEAD
-        prefetch_to_read(g, ahead)
-        prefetch_to_write(w, ahead)
-        prefetch_to_write(m, ahead)
-        prefetch_to_write(v, ahead)
+        for a in w, g, m, v:
+            prefetch(a, ahead)
         for i in range(line, line + LINE):
             _update(i, w, g, m, v, numbers)
     for i in range(whole, w.size):
