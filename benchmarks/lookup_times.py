@@ -20,8 +20,8 @@ import numba
 import numpy
 
 from fast import cpu
-from fast.kernels import ROWS, UNITS, aligned
-from fast.lookup import WORD, product, write_signs, write_tables
+from fast.kernels import UNITS, aligned
+from fast.lookup import ROWS, WORD, product, write_signs, write_tables
 
 SPAN = 256  # inputs whose tables fit the first cache
 

@@ -12,9 +12,9 @@ import numpy
 
 from fast.available import accept
 from fast.function import Function, has_statistics
-from fast.kernels import ROWS, UNITS, groups_between_widenings
+from fast.kernels import UNITS, groups_between_widenings
 from fast.layer import Layer, backward, forward, input_gradient, list_pixels
-from fast.lookup import WORD
+from fast.lookup import ROWS, WORD
 from fast.memory import Memory
 from fast.xnor import find_groups
 

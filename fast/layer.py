@@ -13,7 +13,6 @@ import numpy
 
 from fast.cache import compiled
 from fast.kernels import (
-    ROWS,
     UNITS,
     UNSIGNED,
     aligned,
@@ -22,7 +21,7 @@ from fast.kernels import (
     sum_rows,
     transpose,
 )
-from fast.lookup import WORD, product, write_signs, write_tables
+from fast.lookup import ROWS, WORD, product, write_signs, write_tables
 from fast.loops import level_of
 from fast.threads import region, structure
 from fast.xnor import Groups, bit_layer, byte_block, empty_block, store_bits

@@ -15,8 +15,8 @@ if fast.missing is not None:
 import llvmlite.binding
 import numba
 
-from fast.kernels import ROWS, UNITS, aligned
-from fast.lookup import WORD, product, write_signs, write_tables
+from fast.kernels import UNITS, aligned
+from fast.lookup import ROWS, WORD, product, write_signs, write_tables
 from test_kernels import ASSEMBLY, cache, run
 
 # What Numba is told of the CPU, the feature that running its kernel takes, the kernel's name and
