@@ -243,10 +243,11 @@ def groups_between_widenings(greatest_input, greatest_weight):
 
 SEGMENT = 28  # bytes of inputs whose counts fit into a byte, a multiple of four
 
-if LOOKUP:
-    count_one, count_four = _product(_Counts()), _product(_Counts(), 4)
-else:
-    count_words = _product(_Popcount())
+count_one, count_four, count_words = (
+    _product(_Counts()),
+    _product(_Counts(), 4),
+    _product(_Popcount()),
+)
 
 sum_rows = _product(_Floats(), sparse=True, in_order=True)
 

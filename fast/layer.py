@@ -24,7 +24,7 @@ from fast.kernels import (
 from fast.lookup import ROWS, WORD, product, write_signs, write_tables
 from fast.loops import level_of
 from fast.threads import region, structure
-from fast.xnor import Groups, bit_layer, byte_block, empty_block, store_bits
+from fast.xnor import Groups, bit_layer, byte_block, store_bits
 
 SPAN = 256  # inputs whose tables stay in the first cache
 
@@ -105,7 +105,8 @@ def _take_bit(V, p, bit):
 def _multiply_bits(b, layer, S):
     """Writes the sums of w (2 P - middle), by XNOR."""
     (M, K), N, (planes, _, size) = layer.W.shape, len(S), layer.bits.shape
-    V, tail = empty_block(size), aligned(UNITS, numpy.float32)
+    V = aligned(size * UNITS, numpy.uint8).reshape((1, size * UNITS))
+    tail = aligned(UNITS, numpy.float32)
     of_plane = aligned(N * UNITS, numpy.int32).reshape((N, UNITS))
     totals, rest = numpy.zeros(UNITS, numpy.int32), int32(2**planes - 1 - layer.middle)
     tail[:] = -1

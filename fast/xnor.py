@@ -113,62 +113,40 @@ def byte_layer(X, dense, C, every, rest, T, as_bits, Y, S):
         byte_block(b, X, groups, dense, C, every, rest, T, as_bits, Y, S)
 
 
-if LOOKUP:
+@compiled
+def store_bits(W, i, u, word):
+    """Stores word i of the bits of unit u in a block, as :func:`arrange_bits` does."""
+    for k in range(8):
+        at = (8 * i + k) * UNITS + u if LOOKUP else 8 * (i * UNITS + u) + k
+        W[0, at] = numpy.uint8(word >> numpy.uint64(8 * k))
 
-    @compiled
-    def empty_block(size):
-        """A block of weights, for :func:`store_bits`, of units with so many bytes of bits."""
-        return aligned(size * UNITS, numpy.uint8).reshape((1, size * UNITS))
 
-    @compiled
-    def store_bits(W, i, u, word):
-        """Stores word i of the bits of unit u, as :func:`arrange_bits` does."""
-        for k in range(8):
-            W[0, (8 * i + k) * UNITS + u] = numpy.uint8(word >> numpy.uint64(8 * k))
+@compiled
+def _write_counts(X, first, images, tables):
+    """Writes the tables of 16 counts for each four inputs."""
+    for n in range(images):
+        for i in range(X.shape[1]):
+            x = X[first + n, i]
+            at = 4 * (n * X.shape[1] + i)
+            for k in range(2):
+                tables[at + k] = _COUNTS[x & 15, k]
+                tables[at + 2 + k] = _COUNTS[x >> 4, k]
 
-    @compiled
-    def _prepare(X, first, images, tables):
-        """Writes the tables of the inputs."""
-        for n in range(images):
-            for i in range(X.shape[1]):
-                x = X[first + n, i]
-                at = 4 * (n * X.shape[1] + i)
-                for k in range(2):
-                    tables[at + k] = _COUNTS[x & 15, k]
-                    tables[at + 2 + k] = _COUNTS[x >> 4, k]
 
-    @compiled
-    def _count(sums, W, b, X, first, images, tables):
-        size, every = X.shape[1], kernels.SEGMENT
-        start = b * size * UNITS
-        if images == IMAGES:
-            kernels.count_four(sums, 0, W, start, W, tables, 0, 32 * size, size, every)
+@compiled
+def _count(sums, W, b, X, first, images, tables):
+    """Writes minus the number of inputs that disagree with a unit, for each image and unit."""
+    size, every = X.shape[1], kernels.SEGMENT
+    start, words = b * size * UNITS, size // 8
+    if LOOKUP and images == IMAGES:
+        kernels.count_four(sums, 0, W, start, W, tables, 0, 32 * size, size, every)
+    for i in range(images if not LOOKUP or images < IMAGES else 0):
+        if LOOKUP:
+            x = 32 * i * size
+            kernels.count_one(sums, i * UNITS, W, start, W, tables, x, 0, size, every)
         else:
-            for i in range(images):
-                x = 32 * i * size
-                kernels.count_one(sums, i * UNITS, W, start, W, tables, x, 0, size, every)
-
-else:
-
-    @compiled
-    def empty_block(size):
-        return aligned(size // 8 * UNITS, numpy.uint64).reshape((1, size // 8 * UNITS))
-
-    @compiled
-    def store_bits(W, i, u, word):
-        W[0, i * UNITS + u] = word
-
-    @compiled
-    def _prepare(X, first, images, tables):
-        pass
-
-    @compiled
-    def _count(sums, W, b, X, first, images, tables):
-        """Writes minus the number of inputs that disagree with a unit, for each image and unit."""
-        words = X.shape[1] // 8
-        for i in range(images):
-            start, x = b * words * UNITS, (first + i) * words
-            kernels.count_words(sums, i * UNITS, W, start, W, X, x, 0, words, words)
+            x = (first + i) * words
+            kernels.count_words(sums, i * UNITS, W, start // 8, W, X, x, 0, words, words)
 
 
 @njit
@@ -186,7 +164,8 @@ def bit_layer(X, W, n_in, T, Y, S):
     tables = aligned(4 * IMAGES * X.shape[1] if LOOKUP else 0, numpy.uint64)
     for first in range(0, n_images, IMAGES):
         images = min(IMAGES, n_images - first)
-        _prepare(X, first, images, tables)
+        if LOOKUP:
+            _write_counts(X, first, images, tables)
         for b in range(len(W)):
             _count(sums, W, b, X, first, images, tables)
             for i in range(images):
