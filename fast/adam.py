@@ -1,11 +1,13 @@
 """Chainer's Adam and the weight clip in one pass over memory, on the CPU or a GPU."""
 
 from chainer_compat import chainer
+from chainer.backends import cuda
 from chainer.optimizers import adam
 import numpy
 
 from fast import gpu
-from fast.available import accept, missing
+from fast.available import missing
+from fast.function import accept
 from weight_clip import WeightClip
 
 if not missing:
@@ -29,8 +31,8 @@ class AdamRule(adam.AdamRule):
         state = self.state or {}  # None while the parameter is not initialized
         arrays = param.array, param.grad, state.get('m'), state.get('v')
         plain = not (hp.weight_decay_rate or hp.amsgrad or hp.adabound)
-        on_gpu = gpu.accept(*arrays)
-        if not plain or not (on_gpu or accept(*arrays)):
+        on_gpu = accept(cuda.ndarray, *arrays)
+        if not plain or not (on_gpu or not missing and accept(numpy.ndarray, *arrays)):
             super().update_core(param)
             if self.clip:
                 self.clip(self, param)

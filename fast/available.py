@@ -1,7 +1,5 @@
 """Whether Numba can be used: ``missing`` says why not, or is None."""
 
-import numpy
-
 missing = None
 try:
     from fast import layer, loops  # noqa: F401
@@ -16,11 +14,3 @@ def describe():
     from fast import cpu, threads
 
     return f'{cpu.describe()}; {threads.describe()}'
-
-
-def accept(*arrays):
-    """Whether compiled code can take these arrays: C-contiguous NumPy arrays of float32."""
-    return missing is None and all(
-        isinstance(a, numpy.ndarray) and a.flags.c_contiguous and a.dtype == numpy.float32
-        for a in arrays
-    )

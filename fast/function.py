@@ -2,6 +2,7 @@
 
 from chainer_compat import chainer
 import chainer.links as L
+import numpy
 
 
 class Function(chainer.FunctionNode):
@@ -21,3 +22,10 @@ def has_statistics(x, *bns):
     # A single row has none, and a derived link may have those of several processes.
     possible = chainer.config.train and not chainer.config.in_recomputing and len(x) > 1
     return possible and all(type(bn) is L.BatchNormalization for bn in bns)
+
+
+def accept(kind, *arrays):
+    """Whether compiled code can take these arrays: C-contiguous ones of this type, of float32."""
+    return all(
+        isinstance(a, kind) and a.flags.c_contiguous and a.dtype == numpy.float32 for a in arrays
+    )

@@ -10,8 +10,7 @@ import weakref
 from chainer_compat import chainer
 import numpy
 
-from fast.available import accept
-from fast.function import Function, has_statistics
+from fast.function import Function, accept, has_statistics
 from fast.kernels import UNITS, groups_between_widenings
 from fast.layer import Layer, backward, forward, input_gradient, list_pixels
 from fast.lookup import ROWS, WORD
@@ -51,7 +50,7 @@ def accepts(net, x):
     K = x.shape[1]
     for l, bn in links:
         arrays = l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
-        if l.bits > 8 or not accept(*arrays) or l.W.shape[1] != K:
+        if l.bits > 8 or not accept(numpy.ndarray, *arrays) or l.W.shape[1] != K:
             return False
         K = len(l.W)
     return True

@@ -46,14 +46,6 @@ __device__ float log_sum_exp(const float* y, int classes) {
 """
 
 
-def accept(*arrays):
-    """Whether the kernels can take these arrays: contiguous float32 arrays on a GPU."""
-    return all(
-        isinstance(a, cuda.ndarray) and a.dtype == numpy.float32 and a.flags.c_contiguous
-        for a in arrays
-    )
-
-
 def statistics(y, b, bn):
     """Mean and 1 / sqrt(variance + eps) of the columns of y + b; moves the averages of bn."""
     mean, inv_std = (cuda.cupy.empty_like(b) for _ in range(2))

@@ -9,7 +9,7 @@ from chainer.backends import cuda
 import numpy
 
 from fast import gpu
-from fast.function import Function, has_statistics
+from fast.function import Function, accept, has_statistics
 from qst import quantize
 
 
@@ -47,7 +47,7 @@ class GPULayer(Function):
 def can_fuse(x, l, bn):
     """Whether :func:`gpu_layer` can compute this minibatch; the links compute all others."""
     arrays = x, l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
-    possible = gpu.accept(*arrays) and x.ndim == 2 and x.shape[1] == l.W.shape[1]
+    possible = accept(cuda.ndarray, *arrays) and x.ndim == 2 and x.shape[1] == l.W.shape[1]
     possible = possible and l.bits <= 8 and not chainer.config.keep_graph_on_report
     return possible and has_statistics(x, bn)
 

@@ -5,11 +5,12 @@ order, so the results are exactly the same.
 """
 
 from chainer_compat import chainer
+from chainer.backends import cuda
 import chainer.functions as F
 import numpy
 
 from fast import gpu
-from fast.function import Function
+from fast.function import Function, accept
 
 
 class SoftmaxCrossEntropy(Function):
@@ -53,8 +54,7 @@ def softmax_cross_entropy(y, t):
     Raises:
         RuntimeError: In backward, if a gradient is to be differentiated again.
     """
-    fits = gpu.accept(y.array) or isinstance(y.array, numpy.ndarray)
-    fits = fits and y.dtype == numpy.float32 and t.dtype == numpy.int32 and len(t)
+    fits = accept((numpy.ndarray, cuda.ndarray), y.array) and t.dtype == numpy.int32 and len(t)
     if not fits or not chainer.config.train or chainer.config.keep_graph_on_report:
         return F.softmax_cross_entropy(y, t)
     (loss,) = SoftmaxCrossEntropy().apply((y, t))

@@ -25,7 +25,7 @@ def modules():
 WITHOUT_CHAINER = 'deploy.__init__', 'deploy.onnx_graph', 'support.__init__', 'support.begin'
 WITH_NUMBA = (
     *('deploy.xnor', 'fast.cache', 'fast.cpu', 'fast.fused_net', 'fast.kernels', 'fast.layer'),
-    *('fast.lookup', 'fast.loops', 'fast.threads', 'fast.xnor'),
+    *('fast.llvm', 'fast.lookup', 'fast.loops', 'fast.threads', 'fast.xnor'),
 )
 MODULES = [
     name

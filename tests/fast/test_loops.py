@@ -4,7 +4,7 @@ import numpy
 import pytest
 
 import fast
-from fast.available import accept
+from fast.function import accept
 from helpers import equal, log_of, same, small
 from qst import quantize
 
@@ -46,8 +46,8 @@ def test_quantizers(bits):
     ],
 )
 def test_what_compiled_code_does_not_accept(array):
-    assert not accept(array)
-    assert not accept(numpy.zeros(3, 'f'), array)
+    assert not accept(numpy.ndarray, array)
+    assert not accept(numpy.ndarray, numpy.zeros(3, 'f'), array)
 
 
 @needs_numba
