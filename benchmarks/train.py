@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Times training against the alternatives, interleaved in one run on one machine.
 
-    python benchmarks/train.py [--threads 1 2] [--rounds 25] [--steps 3] [--net binary] [--gpu]
+    python benchmarks/train.py [--threads 1 2] [--rounds 25] [--net binary] [--recipe paper]
 
 Each contender is a process in its own environment (``make benchmark`` sets them up), one for each
 number of threads. It trains the same net on real MNIST with the same minibatches, optimizer and
 clip, and waits while others are timed. In a round, each contender trains for a burst of a few
 steps, so short that neighbours of a virtual machine seldom interrupt it; "steal" is what they took
 of the CPU. A contender whose loss after all rounds and 200 more steps is too far from the median
-of all is marked. Reading data, evaluation and compilation (the first steps) are not timed.
+of all is marked. All start from the same weights: without dropout, the loss of the first steps is
+the same up to rounding. Reading data, evaluation and compilation (the first steps) are not timed.
 """
 
 import argparse
@@ -36,13 +37,16 @@ def contenders(args, threads):
     )
     sizes = '-'.join(map(str, [784] + [args.unit] * args.layer + [10]))
     common = ['--unit', args.unit, '--layer', args.layer, '--batchsize', args.batchsize, '--quiet']
-    # Ours use their own initial weights, and write only the lock of a folder of their own.
+    # Ours write only the lock of a folder of their own.
+    recipe = ['--recipe', 'paper', '--hold-out', 0] if args.recipe else []
+    if args.recipe == 'no-dropout':
+        recipe += ['--dropout-input', 0, '--dropout-hidden', 0]
     result = {
         f'ours, {net}': (
             ours,
             'train_ours.py',
             ['--net', net, '--out', f'{HERE}/.out-{net}-{threads}', *common]
-            + ['--gpu', 0 if args.gpu else -1],
+            + ['--gpu', 0 if args.gpu else -1, *recipe],
         )
         for net in args.net
     }
@@ -52,11 +56,11 @@ def contenders(args, threads):
             result[f'PyTorch {how}, {net}'] = (
                 torch,
                 'train_torch.py',
-                [how, threads, net, sizes, args.batchsize, device],
+                [how, threads, net, sizes, args.batchsize, device, args.recipe],
             )
     if not args.gpu:
         result['products alone'] = ours, 'train_products.py', [sizes, args.batchsize]
-        if 'binary' in args.net:
+        if 'binary' in args.net and not args.recipe:
             result['Larq, binary'] = larq, 'train_larq.py', [threads, sizes, args.batchsize]
             result['Brevitas, binary'] = (
                 brevitas,
@@ -184,6 +188,12 @@ def main():
     parser.add_argument('--unit', type=int, default=1000)
     parser.add_argument('--layer', type=int, default=2)
     parser.add_argument('--batchsize', type=int, default=100)
+    parser.add_argument(
+        '--recipe',
+        choices=('paper', 'no-dropout'),
+        default='',
+        help="the paper's, or the same without dropout, to compare losses",
+    )
     parser.add_argument('--isa', choices=LIMITS, help='limit all to an instruction set')
     parser.add_argument(
         '--gpu', action='store_true', help='ours and PyTorch on the first CUDA device'
@@ -199,7 +209,8 @@ def main():
                 continue
             try:
                 running[key] = Contender(interpreter, script, arguments, threads, args.isa)
-                first[key] = running[key].do(20)['seconds']  # warm-up, compilation included
+                first[key] = running[key].do(5)  # compilation included
+                running[key].do(15)
             except RuntimeError as e:
                 print(f'skipped: {name}: {e}')
                 running.pop(key, None)
@@ -216,11 +227,12 @@ def main():
         f'\n{cpu(args.isa)}; our kernels: {kernels(args.isa)}; '
         f'Python {platform.python_version()}; {args.rounds} bursts of {args.steps} steps; '
         f'steal {100 * steal / time:.1f} %; '
-        f'batch {args.batchsize}, {args.layer} x {args.unit} units\n'
+        f'batch {args.batchsize}, {args.layer} x {args.unit} units'
+        f'{args.recipe and f"; recipe: {args.recipe}"}\n'
     )
     print('| contender | threads | ms a step, median | quartiles | minimum | / PyTorch compiled '
-          '| loss | peak MB | first 20 steps, s |')  # fmt: skip
-    print('|---|---|---|---|---|---|---|---|---|')
+          '| loss | peak MB | first 5 steps, s | their loss |')  # fmt: skip
+    print('|---|---|---|---|---|---|---|---|---|---|')
     for net in args.net + ['alone']:
         group = {key: c for key, c in running.items() if key[0].endswith(net)}
         losses = [c.last['result'] for c in group.values() if c.last['result'] is not None]
@@ -230,14 +242,14 @@ def main():
             peer = running.get((f'PyTorch compiled, {net}', threads))
             # Ratios within a round, so that the drift of the machine's speed cancels.
             ratio = peer and statistics.median(a / b for a, b in zip(c.times, peer.times))
-            loss = c.last['result']
+            early, loss = first[name, threads], c.last['result']
             learned = '' if loss is None else f'{loss:.4f}'
             if loss is not None and not abs(loss - statistics.median(losses)) <= BAND:
                 learned += ' (outside the band)'
             print(
                 f'| {name} | {threads} | {median:.2f} | {low:.2f} - {high:.2f} | {min(ms):.2f} '
                 f'| {f"{ratio:.2f}" if ratio else ""} | {learned} | {c.last["peak MB"]:.0f} '
-                f'| {first[name, threads]:.1f} |'
+                f'| {early["seconds"]:.1f} | {early["result"] or "":.8} |'
             )
     finish(
         running,

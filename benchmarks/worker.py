@@ -16,12 +16,12 @@ MNIST = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def read_mnist():
-    """Training images as float32 in [0, 1] of shape (60000, 784), and labels."""
+    """Training images as float32 in [0, 1) of shape (60000, 784), and labels."""
     with gzip.open(f'{MNIST}/train-images-idx3-ubyte.gz') as f:
         images = numpy.frombuffer(f.read(), numpy.uint8, offset=16).reshape(60000, 784)
     with gzip.open(f'{MNIST}/train-labels-idx1-ubyte.gz') as f:
         labels = numpy.frombuffer(f.read(), numpy.uint8, offset=8)
-    return images.astype(numpy.float32) / numpy.float32(255), labels.astype(numpy.int64)
+    return images.astype(numpy.float32) / numpy.float32(256), labels.astype(numpy.int64)
 
 
 def read_test_images():
@@ -38,15 +38,15 @@ def orders(n):
         epoch += 1
 
 
-def initial_weights(sizes):
-    """The same for every contender: normal, of deviation sqrt(1 / inputs), shape (outputs,
-    inputs).
+def initial_weights(sizes, recipe=False):
+    """The same for every contender: of shape (outputs, inputs), normal with deviation
+    sqrt(1 / inputs), or uniform in [-1, 1] in the paper's recipe. Ours draws them, too.
     """
     random = numpy.random.RandomState(0)
-    return [
-        (random.standard_normal((m, k)) / numpy.sqrt(k)).astype(numpy.float32)
-        for k, m in zip(sizes, sizes[1:])
-    ]
+    weights = [random.standard_normal((m, k)) / numpy.sqrt(k) for k, m in zip(sizes, sizes[1:])]
+    if recipe:  # drawn after the others, as train_mnist.py does
+        weights = [random.uniform(-1, 1, W.shape) for W in weights]
+    return [W.astype(numpy.float32) for W in weights]
 
 
 def serve(work):

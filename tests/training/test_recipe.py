@@ -12,6 +12,7 @@ import pytest
 
 import fast
 import train_mnist
+from benchmarks.worker import initial_weights
 from data import read_mnist
 from helpers import log_of, same, small
 from inference import load
@@ -96,6 +97,14 @@ def test_glorot_scales_the_update_of_each_weight(small_mnist, tmp_path):
         ratio = moved[1][name][inside] / plain[inside]
         assert numpy.median(ratio) == pytest.approx(scale, rel=1e-2), name
     assert recipe.glorot_scale(numpy.empty((1000, 784))) == pytest.approx(34.487, rel=1e-4)
+
+
+@pytest.mark.parametrize('init', ['normal', 'uniform'])
+def test_initial_weights_are_those_of_the_peers_in_the_benchmarks(small_mnist, tmp_path, init):
+    trainer = prepared(tmp_path, small_mnist, '--init', init)
+    found = recipe.weights(trainer.updater.get_optimizer('main').target)
+    peers = initial_weights([784, 20, 20, 10], init == 'uniform')
+    assert [W.array.tolist() for W in found] == [W.tolist() for W in peers]
 
 
 @pytest.mark.parametrize('epochs', [1, 4])
