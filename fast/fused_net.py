@@ -12,7 +12,14 @@ import numpy
 
 from fast.function import Function, accept, has_statistics
 from fast.kernels import UNITS, groups_between_widenings
-from fast.layer import Layer, backward, forward, input_gradient, list_pixels
+from fast.layer import (
+    Layer,
+    backward,
+    forward,
+    input_gradient,
+    input_gradient_by_signs,
+    list_pixels,
+)
 from fast.lookup import ROWS, WORD
 from fast.memory import Memory
 from fast.xnor import find_groups
@@ -123,11 +130,13 @@ class FusedNet(Function):
         """The inputs of another layer, to be written: levels of so many bits."""
         units, planes, n = _blocks(M) * UNITS, bits + dropout, (2**bits - 1) << dropout
         by_xnor = self.net.l1.bits == 1 and planes <= 2
-        images = -(-N // WORD) if chainer.config.train else 0  # backward alone needs the columns
+        N_backward = N if chainer.config.train else 0
+        words = -(-N_backward // WORD) if planes == 1 else 0
         return {
             'P': self.empty((N, 0 if by_xnor else units), numpy.uint8),
             'bits': self.empty((planes if by_xnor else 0, N, units // 8), numpy.uint8),
-            'columns': self.empty((planes, images, units), numpy.uint32),
+            'signs': self.empty((words, units), numpy.uint32),
+            'x': self.empty((0 if words else _blocks(M), N_backward, UNITS)),
             'middle': n,
             'unit': n,
             'factor': factor,
@@ -154,7 +163,10 @@ class FusedNet(Function):
             x.update(find_groups(x['P'], not first)._asdict())
             x['every'] = groups_between_widenings(255 if first else x['middle'], (n + 1) // 2)
         if training and not first:
-            x['signs'] = self.empty((net.l1.bits, -(-M // WORD), _blocks(K) * UNITS), numpy.uint32)
+            if n == 1:
+                x['w_signs'] = self.empty((-(-M // WORD), _blocks(K) * UNITS), numpy.uint32)
+            else:
+                x['w'] = self.empty((_blocks(K), M, UNITS))
         following = self.activations(N, M, bits, kept is not None, gain)
         layer = Layer(
             **x,
@@ -172,7 +184,7 @@ class FusedNet(Function):
             inside=inside,
             levels=2**bits - 1,
             dropout=kept is not None,
-            **{f'next_{name}': following[name] for name in ('P', 'bits', 'columns')},
+            **{f'next_{name}': following[name] for name in ('P', 'bits', 'signs', 'x')},
             gain=gain,
         )
         forward(blocks, layer)
@@ -202,8 +214,10 @@ class FusedNet(Function):
             if first:
                 list_pixels(_blocks(K), layer)
             backward(_blocks(M), layer)
-            if not first:
-                input_gradient(chunks, layer)
+            if layer.w.size:
+                input_gradient(_blocks(K), layer)
+            elif not first:
+                input_gradient_by_signs(chunks, layer)
             gz = layer.gx
             gradients[:0] = layer.gW, layer.gb[:M], layer.ggamma[:M], layer.gbeta[:M]
         return [None, *gradients]

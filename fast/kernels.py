@@ -41,6 +41,7 @@ class _Way:
 
     size = 1
     small = False  # whether the sums must be added up in 32 bits before they overflow
+    in_order = False  # whether the order of the additions matters
 
     def read_input(self, b, pointer):
         return b.splat(b.read(pointer), self.weights)
@@ -143,13 +144,19 @@ class _Counts(_Way):
 class _Floats(_Way):
     """Numbers times rows of floats."""
 
-    sums = weights = vector(FLOAT, 16)
+    sums = weights = vector(FLOAT, 16 if cpu.FLOATS == 'avx512f' else 8)
+
+    in_order = True
+
+    def __init__(self, size=1):
+        self.size = size
 
     def step(self, b, sums, weights, value):
-        return b.named('llvm.fmuladd.v16f32', self.sums, value, weights, sums)
+        name = f'llvm.fmuladd.v{self.sums.count}f32'
+        return b.named(name, self.sums, value, weights, sums)
 
 
-def _product(way, images=1, sparse=False, in_order=False):
+def _product(way, images=1, sparse=False):
     """Makes a kernel that multiplies a block by one image or more.
 
     sums[n, u] is the sum of what ``way`` makes of weights[i, u] and inputs[n, i], over ``count``
@@ -163,7 +170,7 @@ def _product(way, images=1, sparse=False, in_order=False):
     registers //= parts
     # An addition waits for the one before it in the same register, so it takes eight registers to
     # keep the CPU busy: if necessary, of several inputs at a time.
-    unroll = 1 if in_order else max(1, 8 // (images * registers))
+    unroll = 1 if way.in_order else max(1, 8 // (images * registers))
 
     def multiply(
         b, sums, s_start, weights, w_start, places, inputs, x_start, stride, count, every
@@ -249,7 +256,10 @@ count_one, count_four, count_words = (
     _product(_Popcount()),
 )
 
-sum_rows = _product(_Floats(), sparse=True, in_order=True)
+# The numbers of four images, or of four units, whose images lie 64 numbers apart.
+sum_rows = _product(_Floats(), sparse=True)
+multiply_images = _product(_Floats(), 4)
+multiply_units = _product(_Floats(UNITS), 4)
 
 
 @kernel

@@ -3,9 +3,9 @@
 A thread takes a block of 64 units at a time, or for the gradient of the inputs eight images, and
 does all that is to be done for them. Inputs are bytes, pixels or levels of activations. Forward,
 their product with the quantized weights is exact in whole numbers, as in packed nets
-(fast/xnor.py): by XNOR where weights and levels have few bits. Backward, levels and weights are
-planes of signs for products by look-up (fast/lookup.py), and of the pixels only those that are not
-black take part, a fifth in MNIST.
+(fast/xnor.py): by XNOR where weights and levels have few bits. Backward, weights and levels of one
+bit are signs for products by look-up (fast/lookup.py), those of more are floats, and of the pixels
+only those that are not black take part, a fifth in MNIST.
 """
 
 from numba import boolean, float32, int32, int64, uint8, uint32, uint64
@@ -13,6 +13,8 @@ import numpy
 
 from fast.cache import compiled
 from fast.kernels import (
+    multiply_images,
+    multiply_units,
     UNITS,
     UNSIGNED,
     aligned,
@@ -35,10 +37,9 @@ NO_THRESHOLDS, NO_LEVELS = (
 )
 
 _units, _bytes, _sums = float32[::1], uint8[:, ::1], float32[:, :, ::1]
-_planes = uint32[:, :, ::1]
+_signs = uint32[:, ::1]  # words of the signs of 32 images, or units, for each input
 
-# Arrays for units have an element for each unit of each block. A plane has a bit of all levels,
-# the first plane the highest bit; its words have 32 images, or units, for each input.
+# Arrays for units have an element for each unit of each block.
 Layer = structure(
     'Layer',
     # Inputs of N images: factor (2 P - middle) / unit.
@@ -46,7 +47,8 @@ Layer = structure(
     middle=int64,
     unit=int64,
     factor=float32,
-    # For products of bits, the planes of P; for those of bytes, its groups: see fast/xnor.py.
+    # For products of bits, planes of a bit of all levels, the highest first; for those of bytes,
+    # the groups of P: see fast/xnor.py.
     bits=uint8[:, :, ::1],
     totals=int64[::1],
     counts=int64[::1],
@@ -64,7 +66,8 @@ Layer = structure(
     mean=_units,
     var=_units,
     inv_std=_units,
-    signs=_planes,  # of W, for backward
+    w_signs=_signs,  # of W, for backward; or what n w are, of shape (blocks of inputs, M, 64)
+    w=_sums,
     # Outputs: what is normalized, of shape (blocks, N, 64), and the levels of the activations.
     y=_sums,
     inside=boolean[:, :, ::1],  # whether dropout keeps it and, after forward, |z| <= 1
@@ -72,10 +75,12 @@ Layer = structure(
     dropout=boolean,  # levels are twice as large, so that there is one in the middle
     next_P=_bytes,
     next_bits=uint8[:, :, ::1],
-    next_columns=_planes,
-    # For backward, the planes of P by column; or the pixels that are not black: their number,
-    # images and values 2 P factor / unit by column.
-    columns=_planes,
+    next_signs=_signs,
+    next_x=_sums,
+    # For backward, the signs 2 P - 1; or x = 2 P - middle, of shape (blocks, N, 64); or the pixels
+    # that are not black: their number, images and values 2 P factor / unit by column.
+    signs=_signs,
+    x=_sums,
     pixel_counts=int64[::1],
     pixel_images=uint32[:, ::1],
     pixel_values=float32[:, ::1],
@@ -89,13 +94,6 @@ Layer = structure(
     gW=float32[:, ::1],
     gx=_sums,
 )
-
-
-@compiled
-def _take_bit(V, p, bit):
-    """Writes a number for each level, which is negative unless bit p of the level is set."""
-    for k in range(len(V)):
-        bit[k] = ~(V[k] << int32(31 - p))
 
 
 # Forward
@@ -122,7 +120,7 @@ def _multiply_bits(b, layer, S):
                 tail[k] = W[K - K % 64 + k]
             store_bits(V, K // 64, u, signs(tail, 0))
         if layer.training:
-            write_signs(W, m, layer.signs[0, m // WORD])
+            write_signs(W, m, layer.w_signs[m // WORD])
         for k in range(K if rest else 0):
             totals[u] += 1 if W[k] >= 0 else -1
     S[:] = 0
@@ -140,15 +138,11 @@ def _multiply_bits(b, layer, S):
 def _multiply_bytes(b, layer, S):
     """Writes the sums of n w (2 P - middle). Weights n w are 2 C - (n - 2 middle of C)."""
     (M, K), N, wide = layer.W.shape, len(S), layer.P.shape[1]
-    n, planes, groups, units = layer.n, len(layer.signs), wide // 4, min(UNITS, M - b * UNITS)
+    n, groups, units, w = layer.n, wide // 4, min(UNITS, M - b * UNITS), layer.w
     middle = 0 if UNSIGNED else (n + 1) // 2
     C = aligned(wide * UNITS, numpy.uint8).reshape((1, groups, UNITS, 4))
     rows = aligned(8 * wide, numpy.uint8).reshape((8, wide))
-    levels, bit, totals = (
-        aligned(K, numpy.int32),
-        aligned(K, numpy.int32),
-        aligned(UNITS, numpy.int32),
-    )
+    levels, totals = numpy.zeros(wide, numpy.int32), aligned(UNITS, numpy.int32)
     rows[:] = 0
     totals[:] = 0
     for first in range(0, units, 8):
@@ -163,9 +157,12 @@ def _multiply_bytes(b, layer, S):
             totals[first + i] = 2 * total - n * K
             if nans and n > 1:  # the sign of NaN is -1
                 layer.b[m] = numpy.nan
-            for p in range(planes):
-                _take_bit(levels, planes - 1 - p, bit)
-                write_signs(bit, m, layer.signs[p, m // WORD])
+            if layer.w_signs.size:
+                write_signs(W, m, layer.w_signs[m // WORD])
+            for k in range(len(w)):
+                row, of = w[k, m], k * UNITS
+                for j in range(UNITS):
+                    row[j] = float32(2 * levels[of + j] - int32(n))
         for g in range(0, groups, 8):
             transpose(rows, g, groups, C, g * UNITS + first, UNITS)
     found, rest = Groups(layer.totals, layer.counts, layer.places, layer.bytes), 2 * middle - n
@@ -198,10 +195,10 @@ def _statistics(y, eps, mean, var, inv_std):
 @compiled
 def _activate(b, layer, gamma, beta, mean, inv_std):
     """Writes the levels of the activations; where dropout takes one, the level that means 0."""
-    y, inside, of, planes = layer.y[b], layer.inside[b], b * UNITS, len(layer.next_columns)
-    P, bits, columns = layer.next_P, layer.next_bits, layer.next_columns
+    y, inside, of, planes = layer.y[b], layer.inside[b], b * UNITS, len(layer.next_bits)
+    P, bits, next_signs, x = layer.next_P, layer.next_bits, layer.next_signs, layer.next_x
     n, half, dropout = int32(layer.levels), float32(layer.levels / 2), layer.dropout
-    z = aligned(UNITS, numpy.float32)
+    z, middle = aligned(UNITS, numpy.float32), 2 * n if dropout else n
     levels, bit = aligned(UNITS, numpy.int32), aligned(UNITS, numpy.int32)
     for i in range(len(y)):
         for u in range(UNITS):
@@ -216,12 +213,15 @@ def _activate(b, layer, gamma, beta, mean, inv_std):
         for u in range(UNITS if P.size else 0):
             P[i, of + u] = levels[u]
         for p in range(planes):
-            _take_bit(levels, planes - 1 - p, bit)
-            if columns.size:
-                write_signs(bit, i, columns[p, i // WORD, of : of + UNITS])
+            for u in range(UNITS):  # negative unless the bit is set
+                bit[u] = ~(levels[u] << int32(32 - planes + p))
             word = signs(bit, 0)
-            for k in range(8 if bits.size else 0):
+            for k in range(8):
                 bits[p, i, of // 8 + k] = uint8(word >> uint64(8 * k))
+        if next_signs.size:
+            write_signs(z, i, next_signs[i // WORD, of : of + UNITS])
+        for u in range(UNITS if x.size else 0):
+            x[b, i, u] = float32(2 * levels[u] - middle)
 
 
 @region(Layer)
@@ -291,20 +291,30 @@ def _store(rows, m, count, k, factor, offset, gb, gW):
 
 
 @compiled
-def _level_gradient(b, layer):
-    """The gradient of W from levels: products of gy with all columns, eight units at a time."""
-    gy, gb, gW, columns = layer.gy, layer.gb, layer.gW, layer.columns
-    (M, K), N, planes = gW.shape, layer.y.shape[1], len(columns)
+def _sign_gradient(b, layer):
+    """The gradient of W from signs: products of gy with all columns, eight units at a time."""
+    gy, gb, gW, units = layer.gy, layer.gb, layer.gW, min(UNITS, len(layer.W) - b * UNITS)
+    N = layer.y.shape[1]
     T = aligned(32 * (N + 3), numpy.float32)
     rows = aligned(ROWS * UNITS, numpy.float32).reshape((ROWS, UNITS))
-    units, factor = min(UNITS, M - b * UNITS), layer.factor / float32(layer.unit)
-    offset = factor * float32(2**planes - 1 - layer.middle)
     for u in range(0, units, ROWS):
         write_tables(gy, b * gy.shape[1] * UNITS + u, UNITS, 1, N, T)
-        for k in range(0, K, UNITS):
-            for p in range(planes):
-                product(T, N, columns[p], k, 2 if p else 0, rows, 0, UNITS)
-            _store(rows, b * UNITS + u, min(ROWS, units - u), k, factor, offset, gb, gW)
+        for k in range(0, gW.shape[1], UNITS):
+            product(T, N, layer.signs, k, False, rows, 0, UNITS)
+            _store(rows, b * UNITS + u, min(ROWS, units - u), k, float32(1), 0, gb, gW)
+
+
+@compiled
+def _level_gradient(b, layer):
+    """The gradient of W from levels: products of gy with all columns, four units at a time."""
+    gy, gb, gW, units = layer.gy, layer.gb, layer.gW, min(UNITS, len(layer.W) - b * UNITS)
+    N, x, factor = layer.y.shape[1], layer.x, layer.factor / float32(layer.unit)
+    rows = aligned(4 * UNITS, numpy.float32).reshape((4, UNITS))
+    for k in range(len(x)):
+        for u in range(0, units, 4):
+            start = b * gy.shape[1] * UNITS + u
+            multiply_units(rows, 0, x, k * N * UNITS, layer.places, gy, start, 1, N, 0)
+            _store(rows, b * UNITS + u, min(4, units - u), k * UNITS, factor, 0, gb, gW)
 
 
 @compiled
@@ -333,29 +343,40 @@ def backward(b, layer):
     args = layer.y[b], layer.inside[b], layer.gamma[of], layer.mean[of], layer.inv_std[of]
     gradients = layer.gy[b], layer.ggamma[of], layer.gbeta[of], layer.gb[of]
     _normalize_backward(*args, layer.gz[b], layer.gain, *gradients)
-    if len(layer.columns):
+    if layer.signs.size:
+        _sign_gradient(b, layer)
+    elif layer.x.size:
         _level_gradient(b, layer)
     else:
         _pixel_gradient(b, layer)
 
 
 @region(Layer)
-def input_gradient(chunk, layer):
-    """The gradient of the inputs of eight images."""
-    M, images, planes, first = len(layer.gW), layer.gy.shape[1], len(layer.signs), chunk * ROWS
-    gx, gy = layer.gx, layer.gy
-    T = aligned(32 * SPAN, numpy.float32)
-    for p in range(planes):
-        for m in range(0, M, SPAN):
-            size = min(SPAN, M - m)
-            carry, of_span = (2 if p else 0) if m == 0 else 1, layer.signs[p, m // WORD :]
-            for u in range(0, size, UNITS):
-                start = ((m + u) // UNITS * images + first) * UNITS
-                write_tables(gy, start, 1, UNITS, min(UNITS, size - u), T[32 * u :])
-            for b in range(len(gx)):
-                start = (b * images + first) * UNITS
-                product(T, size, of_span, b * UNITS, carry, gx, start, UNITS)
-    for b in range(len(gx) if layer.n > 1 else 0):
-        for i in range(first, first + ROWS):
-            for k in range(UNITS):
-                gx[b, i, k] /= float32(layer.n)
+def input_gradient_by_signs(chunk, layer):
+    """The gradient of the inputs of eight images, from the signs of W."""
+    M, images, first = len(layer.gW), layer.gy.shape[1], chunk * ROWS
+    gx, gy, T = layer.gx, layer.gy, aligned(32 * SPAN, numpy.float32)
+    for m in range(0, M, SPAN):
+        size, of_span = min(SPAN, M - m), layer.w_signs[m // WORD :]
+        for u in range(0, size, UNITS):
+            start = ((m + u) // UNITS * images + first) * UNITS
+            write_tables(gy, start, 1, UNITS, min(UNITS, size - u), T[32 * u :])
+        for b in range(len(gx)):
+            start = (b * images + first) * UNITS
+            product(T, size, of_span, b * UNITS, m > 0, gx, start, UNITS)
+
+
+@region(Layer)
+def input_gradient(b, layer):
+    """The gradient of 64 inputs, from W in floats, four images at a time."""
+    M, images, inv_n = len(layer.gW), layer.gy.shape[1], float32(1 / layer.n)
+    gx, gy, rows = layer.gx[b], layer.gy, aligned(4 * UNITS, numpy.float32).reshape((4, UNITS))
+    gx[:] = 0
+    for m in range(0, M, UNITS):
+        for i in range(0, images, 4):
+            start, count = (m // UNITS * images + i) * UNITS, min(UNITS, M - m)
+            w = (b * M + m) * UNITS
+            multiply_images(rows, 0, layer.w, w, layer.places, gy, start, UNITS, count, 0)
+            for r in range(4):
+                for k in range(UNITS):
+                    gx[i + r, k] += rows[r, k] * inv_n

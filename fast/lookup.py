@@ -8,11 +8,6 @@ loads the sums of eight rows for a column.
 The functions are for compiled code, and work on a chunk of ``ROWS`` rows and ``UNITS`` columns.
 Every CPU adds the same numbers in the same order, so results do not depend on chunks, threads or
 the CPU.
-
-A matrix of more values is a sum of planes of signs. Call :func:`write_signs` and :func:`product`
-for each plane, from the one of the highest bits, with ``carry`` 0 for the first. Then ``carry`` 1
-for the second gives products with s1 + s2, which is -2, 0 or 2, and ``carry`` 2 gives products
-with 2 s1 + s2, which is -3, -1, 1 or 3.
 """
 
 from llvmlite import ir
@@ -131,7 +126,7 @@ def _write_table(b, T, t_start, A, a_start, stride, row_stride):
 def write_tables(A, start, stride, row_stride, n, T):
     """Writes the tables of n inputs, and 0 to 3 more to make up groups of four, which must be 0.
 
-    Take a product of many inputs by spans of 256, with ``carry`` 1 from the second on, to keep the
+    Take a product of many inputs by spans of 256, of which all but the first add to Y, to keep the
     tables in the first cache.
 
     Args:
@@ -145,7 +140,7 @@ def write_tables(A, start, stride, row_stride, n, T):
 
 
 @kernel
-def _product(b, T, groups, I, i_start, i_stride, carry, Y, y_start, y_stride):
+def _product(b, T, groups, I, i_start, i_stride, more, Y, y_start, y_stride):
     """See :func:`product`, for so many tables, and the words from I[i_start] on."""
     out, signs, way, a_word = b.at(Y, y_start), b.at(I, i_start), _way, WORD // GROUP
     vectors = way.columns // way.lanes.count  # of a row
@@ -168,31 +163,28 @@ def _product(b, T, groups, I, i_start, i_stride, carry, Y, y_start, y_stride):
         for r in range(ROWS):
             row = b.at(out, b.add(b.times(y_stride, r), u))
             places += [(next(sums), row, k) for k in range(vectors)]
-        carried = b.fcmp_unordered('!=', carry, constant(FLOAT, 0.0))
-        with b.if_else(carried) as (add, write):
+        with b.if_else(more) as (add, write):
             with add:
-                factor = b.splat(carry, way.lanes)
                 for total, row, k in places:
-                    before = b.fmul(factor, b.read(row, k, way.lanes))
-                    b.write(b.fadd(before, total), row, k)
+                    b.write(b.fadd(b.read(row, k, way.lanes), total), row, k)
             with write:
                 for total, row, k in places:
                     b.write(total, row, k)
 
 
 @compiled
-def product(T, n, I, column, carry, Y, start, stride):
+def product(T, n, I, column, more, Y, start, stride):
     """Products with UNITS columns.
 
-    .. math:: Y_{ru} = carry\\, Y_{ru} + \\sum_{i < n} a_{ri} s_{i, column + u}
+    .. math:: Y_{ru} = \\sum_{i < n} a_{ri} s_{i, column + u}
 
     Args:
         T (array): The tables of n inputs.
         n (int): Number of inputs.
         I (array): Their signs, as :func:`write_signs` writes them.
         column (int): The first column, a multiple of UNITS.
-        carry (float): Factor of what is in Y, which does not matter if this is 0.
+        more (bool): Whether to add the sums to Y, or else to replace it.
         Y (array): C-contiguous float32 array; :math:`Y_{ru}` is element start + r stride + u.
     """
     groups = -(-n // GROUP)
-    _product(T, groups, I, column, I.shape[1], numpy.float32(carry), Y, start, stride)
+    _product(T, groups, I, column, I.shape[1], more, Y, start, stride)
