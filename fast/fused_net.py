@@ -128,15 +128,15 @@ class FusedNet(Function):
 
     def activations(self, N, M, bits, dropout, factor):
         """The inputs of another layer, to be written: levels of so many bits."""
-        units, planes, n = _blocks(M) * UNITS, bits + dropout, (2**bits - 1) << dropout
-        by_xnor = self.net.l1.bits == 1 and planes <= 2
-        N_backward = N if chainer.config.train else 0
-        words = -(-N_backward // WORD) if planes == 1 else 0
+        units, n = _blocks(M) * UNITS, (2**bits - 1) << dropout
+        by_xnor = self.net.l1.bits == n == 1
+        backward = N if chainer.config.train else 0
+        words = -(-backward // WORD) if n == 1 else 0
         return {
             'P': self.empty((N, 0 if by_xnor else units), numpy.uint8),
-            'bits': self.empty((planes if by_xnor else 0, N, units // 8), numpy.uint8),
+            'bits': self.empty((N, units // 8 if by_xnor else 0), numpy.uint8),
             'signs': self.empty((words, units), numpy.uint32),
-            'x': self.empty((0 if words else _blocks(M), N_backward, UNITS)),
+            'x': self.empty((0 if words else _blocks(M), backward, UNITS)),
             'middle': n,
             'unit': n,
             'factor': factor,

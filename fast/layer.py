@@ -3,7 +3,7 @@
 A thread takes a block of 64 units at a time, or for the gradient of the inputs eight images, and
 does all that is to be done for them. Inputs are bytes, pixels or levels of activations. Forward,
 their product with the quantized weights is exact in whole numbers, as in packed nets
-(fast/xnor.py): by XNOR where weights and levels have few bits. Backward, weights and levels of one
+(fast/xnor.py): by XNOR where weights and levels have one bit. Backward, weights and levels of one
 bit are signs for products by look-up (fast/lookup.py), those of more are floats, and of the pixels
 only those that are not black take part, a fifth in MNIST.
 """
@@ -30,11 +30,7 @@ from fast.xnor import Groups, bit_layer, byte_block, store_bits
 
 SPAN = 256  # inputs whose tables stay in the first cache
 
-# For products that write sums.
-NO_THRESHOLDS, NO_LEVELS = (
-    numpy.empty((1, 0, UNITS), numpy.int32),
-    numpy.empty((0, 0), numpy.uint8),
-)
+NO_THRESHOLDS = numpy.empty((1, 0, UNITS), numpy.int32)  # for products that write sums
 
 _units, _bytes, _sums = float32[::1], uint8[:, ::1], float32[:, :, ::1]
 _signs = uint32[:, ::1]  # words of the signs of 32 images, or units, for each input
@@ -47,9 +43,8 @@ Layer = structure(
     middle=int64,
     unit=int64,
     factor=float32,
-    # For products of bits, planes of a bit of all levels, the highest first; for those of bytes,
-    # the groups of P: see fast/xnor.py.
-    bits=uint8[:, :, ::1],
+    # For products by XNOR, P as bits; for those of bytes, its groups: see fast/xnor.py.
+    bits=_bytes,
     totals=int64[::1],
     counts=int64[::1],
     places=uint32[:, ::1],
@@ -74,7 +69,7 @@ Layer = structure(
     levels=int64,  # 2^bits - 1, for their bits; 0 for the last layer
     dropout=boolean,  # levels are twice as large, so that there is one in the middle
     next_P=_bytes,
-    next_bits=uint8[:, :, ::1],
+    next_bits=_bytes,
     next_signs=_signs,
     next_x=_sums,
     # For backward, the signs 2 P - 1; or x = 2 P - middle, of shape (blocks, N, 64); or the pixels
@@ -101,16 +96,13 @@ Layer = structure(
 
 @compiled
 def _multiply_bits(b, layer, S):
-    """Writes the sums of w (2 P - middle), by XNOR."""
-    (M, K), N, (planes, _, size) = layer.W.shape, len(S), layer.bits.shape
+    """Writes the sums of w (2 P - 1), by XNOR."""
+    (M, K), size = layer.W.shape, layer.bits.shape[1]
     V = aligned(size * UNITS, numpy.uint8).reshape((1, size * UNITS))
     tail = aligned(UNITS, numpy.float32)
-    of_plane = aligned(N * UNITS, numpy.int32).reshape((N, UNITS))
-    totals, rest = numpy.zeros(UNITS, numpy.int32), int32(2**planes - 1 - layer.middle)
     tail[:] = -1
-    for u in range(min(UNITS, M - b * UNITS)):
-        m = b * UNITS + u
-        W = layer.W[m]
+    for m in range(b * UNITS, min((b + 1) * UNITS, M)):
+        W, u = layer.W[m], m - b * UNITS
         for k in range(0, K, 16):
             prefetch(layer.W, (m + 2) * K + k)
         for i in range(K // 64):
@@ -121,17 +113,7 @@ def _multiply_bits(b, layer, S):
             store_bits(V, K // 64, u, signs(tail, 0))
         if layer.training:
             write_signs(W, m, layer.w_signs[m // WORD])
-        for k in range(K if rest else 0):
-            totals[u] += 1 if W[k] >= 0 else -1
-    S[:] = 0
-    for p in range(planes):
-        bit_layer(layer.bits[p], V, K, NO_THRESHOLDS, NO_LEVELS, of_plane)
-        for i in range(N):
-            for u in range(UNITS):
-                S[i, u] = 2 * S[i, u] + of_plane[i, u]
-    for i in range(N if rest else 0):
-        for u in range(UNITS):
-            S[i, u] += rest * totals[u]
+    bit_layer(layer.bits, V, K, NO_THRESHOLDS, numpy.empty((0, 0), numpy.uint8), S)
 
 
 @compiled
@@ -167,7 +149,8 @@ def _multiply_bytes(b, layer, S):
             transpose(rows, g, groups, C, g * UNITS + first, UNITS)
     found, rest = Groups(layer.totals, layer.counts, layer.places, layer.bytes), 2 * middle - n
     args = layer.P, found, not layer.places.size, C, layer.every, rest
-    byte_block(0, *args, NO_THRESHOLDS, False, NO_LEVELS, S)
+    no_levels = numpy.empty((0, 0), numpy.uint8)
+    byte_block(0, *args, NO_THRESHOLDS, False, no_levels, S)
     for i in range(N):
         for u in range(UNITS):
             S[i, u] = 2 * S[i, u] - int32(layer.middle) * totals[u]
@@ -195,11 +178,11 @@ def _statistics(y, eps, mean, var, inv_std):
 @compiled
 def _activate(b, layer, gamma, beta, mean, inv_std):
     """Writes the levels of the activations; where dropout takes one, the level that means 0."""
-    y, inside, of, planes = layer.y[b], layer.inside[b], b * UNITS, len(layer.next_bits)
+    y, inside, of = layer.y[b], layer.inside[b], b * UNITS
     P, bits, next_signs, x = layer.next_P, layer.next_bits, layer.next_signs, layer.next_x
     n, half, dropout = int32(layer.levels), float32(layer.levels / 2), layer.dropout
-    z, middle = aligned(UNITS, numpy.float32), 2 * n if dropout else n
-    levels, bit = aligned(UNITS, numpy.int32), aligned(UNITS, numpy.int32)
+    z, levels = aligned(UNITS, numpy.float32), aligned(UNITS, numpy.int32)
+    middle = 2 * n if dropout else n
     for i in range(len(y)):
         for u in range(UNITS):
             z[u] = (y[i, u] - mean[u]) * inv_std[u] * gamma[u] + beta[u]
@@ -212,12 +195,10 @@ def _activate(b, layer, gamma, beta, mean, inv_std):
             inside[i, u] = inside[i, u] & (abs(z[u]) <= float32(1))
         for u in range(UNITS if P.size else 0):
             P[i, of + u] = levels[u]
-        for p in range(planes):
-            for u in range(UNITS):  # negative unless the bit is set
-                bit[u] = ~(levels[u] << int32(32 - planes + p))
-            word = signs(bit, 0)
+        if bits.size:
+            word = signs(z, 0)
             for k in range(8):
-                bits[p, i, of // 8 + k] = uint8(word >> uint64(8 * k))
+                bits[i, of // 8 + k] = uint8(word >> uint64(8 * k))
         if next_signs.size:
             write_signs(z, i, next_signs[i // WORD, of : of + UNITS])
         for u in range(UNITS if x.size else 0):
@@ -229,7 +210,7 @@ def forward(b, layer):
     """Linear function, batch normalization and activation of a block of units."""
     of, y, unit = slice(b * UNITS, (b + 1) * UNITS), layer.y[b], float32(layer.unit * layer.n)
     S = aligned(len(y) * UNITS, numpy.int32).reshape((len(y), UNITS))
-    if len(layer.bits):
+    if layer.bits.size:
         _multiply_bits(b, layer, S)
     else:
         _multiply_bytes(b, layer, S)
