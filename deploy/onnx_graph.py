@@ -87,9 +87,9 @@ def to_onnx(net):
     x, T = _product(graph, x, first.W), first.T
     for layer in others:
         x = _product(graph, _level(graph, x, T.T), layer.W)
-        shift, T = layer.on_levels()
+        T = layer.on_levels()
     sums = graph.add('Mul', x, numpy.array(2, numpy.int32))
-    sums = graph.add('Sub', sums, shift[:, 0].astype(numpy.int32))
+    sums = graph.add('Sub', sums, layer.shift[:, 0].astype(numpy.int32))
     y = graph.add('Cast', sums, to=TensorProto.FLOAT)
     y = graph.add('Div', y, numpy.array(net.scale, numpy.float32))
     b, mean, inv_std, gamma, beta = net.affine

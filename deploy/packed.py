@@ -28,7 +28,6 @@ normalization and activation of a hidden layer have become thresholds: the level
 number of thresholds that its integer sum reaches. deploy/fold.py makes these arrays.
 """
 
-import collections
 from concurrent.futures import ThreadPoolExecutor
 import functools
 import os
@@ -49,46 +48,46 @@ def _threads():
 
 def pack_bits(V, bits):
     """Packs whole numbers of shape (M, K) into bit planes: uint8, (bits, M, ceil(K / 8))."""
-    planes = V >> numpy.arange(bits)[:, None, None] & 1
-    return numpy.packbits(planes.astype(numpy.uint8), axis=2, bitorder='little')
+    planes = numpy.unpackbits(V.astype(numpy.uint8)[None], axis=0, count=bits, bitorder='little')
+    return numpy.packbits(planes, axis=2, bitorder='little')
 
 
 def unpack_bits(planes, n_in):
     """Unpacks bit planes into int32 of shape (M, n_in): the inverse of :func:`pack_bits`."""
-    V = numpy.zeros((planes.shape[1], n_in), numpy.int32)
-    for p, plane in enumerate(planes):
-        bits = numpy.unpackbits(plane, axis=1, count=n_in, bitorder='little')
-        V += bits.astype(numpy.int32) << p
-    return V
+    bits = numpy.unpackbits(planes, axis=2, count=n_in, bitorder='little')
+    return numpy.packbits(bits, axis=0, bitorder='little')[0].astype(numpy.int32)
 
 
-class Layer(collections.namedtuple('Layer', 'planes T n_in input_bits')):
+def pad(array, axis, multiple, value=0):
+    """Pads an axis so that its size is a multiple of a number."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = 0, -array.shape[axis] % multiple
+    return numpy.pad(array, widths, constant_values=value)
+
+
+class Layer:
     """A layer of a packed net.
 
-    Attributes:
+    Args:
         planes (array): Bit planes of the weights, of shape (bits, M, ceil(K / 8)).
-        T (array): Thresholds, of shape (M, n); None for the last layer.
+        T (array): Thresholds, of shape (M, n), of which the last layer has none.
         n_in (int): Number of inputs K.
         input_bits (int): Bits of an input; a pixel has 8.
+
+    Attributes:
+        V (array): The numbers that the planes make up: an int32 array of shape (M, K).
+        n (int): The largest weight, as an integer: W = 2 V - n.
+        greatest (int): The sum of a unit if all its weights and inputs are the largest.
     """
 
-    @property
-    def units(self):
-        return self.planes.shape[1]
-
-    @property
-    def n(self):
-        """The largest weight, as an integer."""
-        return 2 ** len(self.planes) - 1
-
-    @property
-    def greatest(self):
-        """The sum of a unit if all its weights and inputs are the largest."""
-        return self.n_in * self.n * (2**self.input_bits - 1)
+    def __init__(self, planes, T, n_in, input_bits):
+        self.planes, self.T, self.n_in, self.input_bits = planes, T, n_in, input_bits
+        self.weight_bits, self.units, _ = planes.shape
+        self.n = 2**self.weight_bits - 1
+        self.greatest = n_in * self.n * (2**input_bits - 1)
 
     @property
     def V(self):
-        """The numbers that the planes of the weights make up: an int32 array of shape (M, K)."""
         return unpack_bits(self.planes, self.n_in)
 
     @property
@@ -96,18 +95,21 @@ class Layer(collections.namedtuple('Layer', 'planes T n_in input_bits')):
         """The integers 2 V - n that the weights stand for."""
         return 2 * self.V - self.n
 
+    @property
+    def shift(self):
+        """An int64 array of shape (M, 1): see :meth:`on_levels`."""
+        return (2**self.input_bits - 1) * self.W.sum(axis=1, dtype=numpy.int64)[:, None]
+
     def on_levels(self):
-        """A layer after the first, if its inputs 2 V - n are taken as their levels V.
+        """The thresholds of a layer after the first, if its inputs 2 V - n are taken as levels V.
 
         .. math:: S = \\sum W (2 V - n) = 2 \\sum W V - shift, \\quad shift = n \\sum W
 
         Returns:
-            tuple: The shift, an int64 array of shape (M, 1), and the thresholds of the sum of W V,
-            int32 as ``T``; none, of shape (M, 0), for the last layer.
+            array: Thresholds of the sum of W V, int32 as ``T``.
         """
-        shift = (2**self.input_bits - 1) * self.W.sum(axis=1, dtype=numpy.int64)[:, None]
-        T = shift[:, :0] if self.T is None else -(-(self.T + shift) // 2)
-        return shift, T.clip(-(2**31), 2**31 - 1).astype(numpy.int32)
+        T = -(-(self.T + self.shift) // 2)
+        return T.clip(-(2**31), 2**31 - 1).astype(numpy.int32)
 
 
 class PackedNet:
@@ -128,6 +130,8 @@ class PackedNet:
         accuracy (float): On the test images; None if that is unknown.
         temperature (float): See training/temperature.py; None if that is unknown.
         title (str): For example ``a packed binary net 784-1000-1000-10``.
+        image_shape (tuple): Rows and columns; one row if the layout is unknown.
+        nbytes (int): Size of the arrays of all layers.
 
     Raises:
         ValueError: If the arrays are no packed model, or one of another version.
@@ -148,8 +152,9 @@ class PackedNet:
         for i, (_, units, _) in enumerate(shapes, 1):
             W = checked.take(f'l{i}/W', numpy.uint8, (self.weight_bits, units, -(-n_in // 8)))
             last = i == len(shapes)
-            T = None if last else checked.take(f'l{i}/T', numpy.int32, (units, n))
-            checked.check(last or (T[:, 1:] >= T[:, :-1]).all(), f'l{i}/T does not ascend')
+            T = numpy.empty((units, 0), numpy.int32)
+            T = T if last else checked.take(f'l{i}/T', numpy.int32, (units, n))
+            checked.check((T[:, 1:] >= T[:, :-1]).all(), f'l{i}/T does not ascend')
             self.layers.append(Layer(W, T, n_in, self.activation_bits if i > 1 else 8))
             checked.check(self.layers[-1].greatest < 2**31, f'l{i}/W: its sums exceed 32 bits')
             n_in = units
@@ -165,16 +170,8 @@ class PackedNet:
         checked.check(not checked.left, f'{", ".join(sorted(checked.left)[:3])} out of place')
         sizes = [layer.n_in for layer in self.layers] + [self.n_out]
         self.title = 'a packed ' + title(sizes, self.weight_bits, self.activation_bits)
-
-    @property
-    def nbytes(self):
-        """Bytes of the arrays of all layers."""
-        return sum(array.nbytes for name, array in self.arrays.items() if '/' in name)
-
-    @property
-    def image_shape(self):
-        """Rows and columns of an image; one row if the layout is unknown."""
-        return self.layout[:2] if self.layout else (1, self.n_in)
+        self.image_shape = self.layout[:2] if self.layout else (1, self.n_in)
+        self.nbytes = sum(array.nbytes for name, array in arrays.items() if '/' in name)
 
 
 def xnor_layers(net):
@@ -196,22 +193,19 @@ def xnor_layers(net):
         ``T`` of S, and the ``scale`` that S is divided by in the last layer, which has no ``T``.
     """
     for layer in net.layers:
-        V = numpy.pad(layer.V, [(0, 0), (0, -layer.n_in % 64)])
-        planes = pack_bits(V, net.weight_bits).view('<u8').astype(numpy.uint64)
+        planes = pack_bits(pad(layer.V, 1, 64), layer.weight_bits).view('<u8').astype(numpy.uint64)
         T, greatest = layer.T, layer.greatest
         if layer is net.layers[0]:
-            sums = layer.W.sum(axis=1, dtype=numpy.int64)[:, None]
-            T = (2 * T.astype(numpy.int64) - 255 * sums).clip(-greatest - 1, greatest + 1)
-            T = T.astype(numpy.int32)
+            T = (2 * T.astype(numpy.int64) - layer.shift).clip(-greatest - 1, greatest + 1)
         yield {
             'units': layer.units,
             'n_in': layer.n_in,
-            'weight_bits': net.weight_bits,
+            'weight_bits': layer.weight_bits,
             'input_bits': layer.input_bits,
             'words': planes.shape[2],
             'greatest': greatest,
             'W': planes.transpose(1, 0, 2),
-            'T': T,
+            'T': T.astype(numpy.int32) if T.size else None,
             'scale': float(net.scale),
         }
 
@@ -224,15 +218,15 @@ def summary(net):
     once for each pair of a bit of the weight and a bit of the activation.
     """
     lines = ['layer inputs  units parameters      bytes multiply-accumulates (bits of W x input)']
-    totals = numpy.zeros(3, numpy.int64)
+    totals, columns = 0, '{:>10,} {:>10,} {:>12,}'
     for i, layer in enumerate(net.layers, 1):
         size = sum(a.nbytes for name, a in net.arrays.items() if name.startswith(f'l{i}/'))
-        numbers = (layer.n_in + 3) * layer.units, size, layer.n_in * layer.units
-        how = net.weight_bits, layer.input_bits, 'integer' if i == 1 else 'XNOR'
-        row = '{:<5} {:>6} {:>6} {:>10,} {:>10,} {:>12,} ({} x {}, {})'
-        lines.append(row.format(f'l{i}', layer.n_in, layer.units, *numbers, *how))
+        inputs, units, how = layer.n_in, layer.units, 'integer' if i == 1 else 'XNOR'
+        numbers = numpy.array([(inputs + 3) * units, size, inputs * units])
         totals += numbers
-    return '\n'.join([*lines, 'total               {:>10,} {:>10,} {:>12,}'.format(*totals)])
+        end = f' ({layer.weight_bits} x {layer.input_bits}, {how})'
+        lines.append(f'l{i:<4} {inputs:>6} {units:>6} ' + columns.format(*numbers) + end)
+    return '\n'.join([*lines, f'{"total":<20}' + columns.format(*totals)])
 
 
 class PackedMLP:
@@ -273,8 +267,6 @@ class PackedMLP:
         x = images
         for layer, W in zip(self.net.layers, self.weights):
             S = x.astype(W.dtype) @ W
-            if layer.T is None:
-                break
             V = numpy.zeros(S.shape, numpy.int32)
             for t in layer.T.T:
                 V += S >= t
