@@ -34,7 +34,8 @@ import os
 
 import numpy
 
-from support.models import TEMPERATURES, Checked, title
+from support.files import naming, read_npz
+from support.models import TEMPERATURES, Checked, SavedNet, title
 
 VERSION = 1
 CHUNK = 500  # images at a time, so that the intermediate results stay in the caches
@@ -172,6 +173,24 @@ class PackedNet:
         self.title = 'a packed ' + title(sizes, self.weight_bits, self.activation_bits)
         self.image_shape = self.layout[:2] if self.layout else (1, self.n_in)
         self.nbytes = sum(array.nbytes for name, array in arrays.items() if '/' in name)
+
+
+def read(path):
+    """Reads a saved net.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        ~support.models.SavedNet or PackedNet: What it holds.
+
+    Raises:
+        ValueError: If it holds neither; the message names it.
+        OSError: If it cannot be opened.
+    """
+    arrays = read_npz(path)
+    with naming(path):
+        return (PackedNet if 'packed_version' in arrays else SavedNet)(arrays)
 
 
 def xnor_layers(net):
