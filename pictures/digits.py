@@ -115,7 +115,7 @@ def _flatten(picture):
         grey = numpy.rint(grey * (255 / white)).clip(0, 255)
         picture = Image.fromarray(grey.astype(numpy.uint8))
     picture = picture.convert('RGBA')
-    picture.thumbnail((WORK, WORK))
+    picture.thumbnail((WORK, WORK), Image.Resampling.BOX)
     grey, alpha = (numpy.asarray(picture.convert('LA'), numpy.float32)[..., i] for i in (0, 1))
     ground = 255 if (alpha * (grey - 127.5)).sum() <= 0 else 0
     return Image.alpha_composite(Image.new('RGBA', picture.size, (ground,) * 3), picture)
