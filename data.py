@@ -202,8 +202,6 @@ class Minibatches(chainer.dataset.Iterator):
             self._shuffle()
         return x, t
 
-    next = __next__
-
     def serialize(self, serializer):
         for name in 'epoch', 'position', 'is_new_epoch', 'previous_epoch_detail':
             setattr(self, name, serializer(name, getattr(self, name)))

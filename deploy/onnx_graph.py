@@ -91,9 +91,8 @@ def to_onnx(net):
     sums = graph.add('Mul', x, numpy.array(2, numpy.int32))
     sums = graph.add('Sub', sums, layer.shift[:, 0].astype(numpy.int32))
     y = graph.add('Cast', sums, to=TensorProto.FLOAT)
-    y = graph.add('Div', y, numpy.array(net.scale, numpy.float32))
-    b, mean, inv_std, gamma, beta = net.affine
-    for operator, array in ('Add', b), ('Sub', mean), ('Mul', inv_std), ('Mul', gamma):
+    *affine, beta = numpy.array(net.scale, numpy.float32), *net.affine
+    for operator, array in zip(['Div', 'Add', 'Sub', 'Mul', 'Mul'], affine):
         y = graph.add(operator, y, array)
     graph.add('Add', y, beta, output='logits')
     graph.add('ArgMax', 'logits', output='class', axis=1, keepdims=0)

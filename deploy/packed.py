@@ -29,7 +29,6 @@ number of thresholds that its integer sum reaches. deploy/fold.py makes these ar
 """
 
 from concurrent.futures import ThreadPoolExecutor
-import functools
 import os
 
 import numpy
@@ -40,11 +39,6 @@ from support.models import TEMPERATURES, Checked, SavedNet, title
 VERSION = 1
 CHUNK = 500  # images at a time, so that the intermediate results stay in the caches
 AFFINE = 'b', 'mean', 'inv_std', 'gamma', 'beta'
-
-
-@functools.cache
-def _threads():
-    return ThreadPoolExecutor(os.cpu_count())
 
 
 def pack_bits(V, bits):
@@ -268,10 +262,8 @@ class PackedMLP:
 
     def prepare(self):
         """Stores the weights in the form that :meth:`chunk_logits` uses."""
-        self.weights = []
-        for layer in self.net.layers:
-            exact = numpy.float32 if layer.greatest < 2**24 else numpy.float64
-            self.weights.append(layer.W.astype(exact).T)
+        exact = [numpy.float32 if x.greatest < 2**24 else numpy.float64 for x in self.net.layers]
+        self.weights = [layer.W.T.astype(dtype) for layer, dtype in zip(self.net.layers, exact)]
 
     def logits(self, images):
         """The logits, float32 of shape (n, n_out), of n uint8 images of any shape."""
@@ -279,7 +271,8 @@ class PackedMLP:
         if len(images) <= CHUNK:
             return self.chunk_logits(images)
         chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
-        return numpy.concatenate(list(_threads().map(self.chunk_logits, chunks)))
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            return numpy.concatenate(list(threads.map(self.chunk_logits, chunks)))
 
     def chunk_logits(self, images):
         """:meth:`logits` of uint8 images of shape (n, n_in) that are few enough for the caches."""
@@ -291,11 +284,5 @@ class PackedMLP:
                 V += S >= t
             x = 2 * V - layer.T.shape[1]
         b, mean, inv_std, gamma, beta = self.net.affine
-        y = S.astype(numpy.float32)
-        y /= numpy.float32(self.net.scale)
-        y += b
-        y -= mean
-        y *= inv_std
-        y *= gamma
-        y += beta
-        return y
+        y = S.astype(numpy.float32) / numpy.float32(self.net.scale)
+        return (y + b - mean) * inv_std * gamma + beta
