@@ -73,12 +73,13 @@ class Layer:
         V (array): The numbers that the planes make up: an int32 array of shape (M, K).
         n (int): The largest weight, as an integer: W = 2 V - n.
         greatest (int): The sum of a unit if all its weights and inputs are the largest.
+        words (int): Words of 64 bits that hold a bit of each input.
     """
 
     def __init__(self, planes, T, n_in, input_bits):
         self.planes, self.T, self.n_in, self.input_bits = planes, T, n_in, input_bits
         self.weight_bits, self.units, _ = planes.shape
-        self.n = 2**self.weight_bits - 1
+        self.n, self.words = 2**self.weight_bits - 1, -(-n_in // 64)
         self.greatest = n_in * self.n * (2**input_bits - 1)
 
     @property
@@ -210,13 +211,9 @@ def xnor_layers(net):
         T, greatest = layer.T, layer.greatest
         if layer is net.layers[0]:
             T = (2 * T.astype(numpy.int64) - layer.shift).clip(-greatest - 1, greatest + 1)
+        names = 'units', 'n_in', 'weight_bits', 'input_bits', 'words', 'greatest'
         yield {
-            'units': layer.units,
-            'n_in': layer.n_in,
-            'weight_bits': layer.weight_bits,
-            'input_bits': layer.input_bits,
-            'words': planes.shape[2],
-            'greatest': greatest,
+            **{name: getattr(layer, name) for name in names},
             'W': planes.transpose(1, 0, 2),
             'T': T.astype(numpy.int32) if T.size else None,
             'scale': float(net.scale),

@@ -17,9 +17,6 @@ def _aligned(array):
     return copy
 
 
-NO_LEVELS, NO_SUMS = numpy.empty((0, 0), numpy.uint8), numpy.empty((0, 0), numpy.int32)
-
-
 class XnorMLP(PackedMLP):
     """:class:`~deploy.packed.PackedMLP` with the kernels of fast/: the same sums, faster."""
 
@@ -37,10 +34,9 @@ class XnorMLP(PackedMLP):
                 self.layers.append((byte_layer, self._bytes(True, layer, layer.on_levels())))
         # The sums of the last layer are those of levels, but for bits.
         self.factor, self.shift = (1, 0 * layer.shift) if self.bits else (2, layer.shift)
-        # The bytes of an image that each layer but the last writes.
-        blocks = [-(-layer.units // UNITS) for layer in self.net.layers]
-        self.widths = [n * (UNITS // 8 if self.bits else UNITS) for n in blocks[:-1]]
-        self.n_sums = blocks[-1] * UNITS
+        # The bytes of an image's levels behind each layer; the last writes sums instead.
+        units = [-(-layer.units // UNITS) * UNITS for layer in self.net.layers]
+        self.widths, self.n_sums = [n // 8 if self.bits else n for n in units], units[-1]
 
     @staticmethod
     def _padded(layer, multiple):
@@ -64,16 +60,13 @@ class XnorMLP(PackedMLP):
         return dense, _aligned(blocks), every, rest, self._blocks(T), self.bits
 
     def chunk_logits(self, images):
-        n = len(images)
         x = numpy.ascontiguousarray(pad(images, 1, 4) if images.shape[1] % 4 else images)
+        S = numpy.empty((len(x), self.n_sums), numpy.int32)  # the last layer writes it
         for (layer, arguments), width in zip(self.layers, self.widths):
-            y = numpy.empty((n, width), numpy.uint8)
-            layer(x, *arguments, y, NO_SUMS)
-            x = y
-        S = numpy.empty((n, self.n_sums), numpy.int32)
-        layer, arguments = self.layers[-1]
-        layer(x, *arguments, NO_LEVELS, S)
-        y = numpy.empty((n, self.net.n_out), numpy.float32)
+            levels = numpy.empty((len(x), width), numpy.uint8)
+            layer(x, *arguments, levels, S)
+            x = levels
+        y = numpy.empty((len(x), self.net.n_out), numpy.float32)
         scale = numpy.float32(self.net.scale)
         affine(S, self.factor, self.shift, scale, *self.net.affine, y)
         return y

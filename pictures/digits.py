@@ -135,37 +135,23 @@ def find_ink(grey):
         ink differs from the paper, 0 or more.
     """
     grey = ndimage.gaussian_filter(grey, 0.003 * max(grey.shape))
-    light_on_dark = _is_light_on_dark(grey)
-    if light_on_dark:
-        grey = 255 - grey
     size = max(3, round(max(grey.shape) / 3))
+    # Half of what surrounds a straight edge of a shadow is lighter and half is darker, so strokes
+    # decide whether what stands out is lighter than the mean of its surroundings.
+    apart = grey - ndimage.uniform_filter(grey, size)
+    if (apart.astype(numpy.float64) ** 3).sum() > 0:
+        grey = 255 - grey
     padded = numpy.pad(grey, size, 'edge')  # what reaches the border goes on beyond it
     paper = ndimage.grey_closing(padded, size=size)[size:-size, size:-size]
-    ink = paper - grey
-    if not light_on_dark:
-        # Ink takes away a share of the light, so the difference is smaller in a shadow.
-        light = paper / max(1, numpy.median(paper))
-        ink /= numpy.clip(light, 0.4, None)
-        for axis in 0, 1:  # The table is not paper.
-            on_paper = numpy.flatnonzero(numpy.median(light, axis=1 - axis) > 0.5)
-            if on_paper.size:
-                ink = ink.take(numpy.arange(on_paper[0], on_paper[-1] + 1), axis)
+    light = numpy.median(paper)
+    # Ink takes away a share of the light, so the difference is smaller in a shadow.
+    ink = (paper - grey) / numpy.clip(paper / max(1, light), 0.4, None)
+    for axis in 0, 1:  # The table is not paper.
+        on_paper = numpy.flatnonzero(numpy.median(paper, axis=1 - axis) >= light / 2)
+        ink = ink.take(numpy.arange(on_paper[0], on_paper[-1] + 1), axis)
     ink = numpy.maximum(ink - numpy.median(ink), 0)
     ink = numpy.maximum(ink - _lines(ink), 0)
     return numpy.maximum(ink - _lines(ink.T).T, 0)
-
-
-def _is_light_on_dark(grey):
-    """Whether what stands out is lighter than the mean of its surroundings.
-
-    Half of what surrounds a straight edge of a shadow is lighter and half is darker, so only
-    strokes count.
-    """
-    small = Image.fromarray(grey)
-    small.thumbnail((64, 64), Image.Resampling.BOX)
-    small = numpy.asarray(small)
-    surroundings = ndimage.gaussian_filter(small, max(small.shape) / 8, mode='reflect')
-    return ((small - surroundings).astype(numpy.float64) ** 3).sum() > 0
 
 
 def _lines(ink):
