@@ -138,7 +138,7 @@ def find_ink(grey):
     size = max(3, round(max(grey.shape) / 3))
     # Half of what surrounds a straight edge of a shadow is lighter and half is darker, so strokes
     # decide whether what stands out is lighter than the mean of its surroundings.
-    apart = grey - ndimage.uniform_filter(grey, size)
+    apart = grey - ndimage.uniform_filter(ndimage.uniform_filter(grey, size), size)
     if (apart.astype(numpy.float64) ** 3).sum() > 0:
         grey = 255 - grey
     padded = numpy.pad(grey, size, 'edge')  # what reaches the border goes on beyond it
