@@ -5,8 +5,6 @@ import gzip
 import math
 import os
 import re
-import stat
-import struct
 import zlib
 
 from chainer_compat import chainer
@@ -23,8 +21,7 @@ def check_regular(path):
 
     (A folder passes: the system refuses to open it, in words of its own.)
     """
-    mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise OSError(errno.EINVAL, 'not a regular file', path)
 
 
@@ -51,7 +48,7 @@ def read_idx(path, ndim):
             header = f.read(4 + 4 * ndim)
             if len(header) < 4 + 4 * ndim:
                 raise ValueError(f'{path}: truncated, there is not even a whole header')
-            magic, *shape = struct.unpack(f'>{1 + ndim}I', header)
+            magic, *shape = numpy.frombuffer(header, '>u4').tolist()
             if magic == 0x804 and ndim == 3:
                 raise ValueError(f'{path}: holds colour images; the net takes grey ones')
             if magic != 0x800 + ndim:
