@@ -81,8 +81,8 @@ HIDDEN = """\
         unsigned level = 0;
         while (level < {n} && sum >= T{i}[m * {n} + (int)level])
             level++;
-        for (int q = 0; q < {bits}; q++)
-            {y}[q * {next_words} + m / 64] |= (uint64_t)(level >> q & 1) << m % 64;
+        for (int q = 0; q < {after[input_bits]}; q++)
+            {y}[q * {after[words]} + m / 64] |= (uint64_t)(level >> q & 1) << m % 64;
     }}
 """
 
@@ -159,8 +159,7 @@ def to_c(net, path):
             break
         small = abs(T.astype(numpy.int64)).max() < 2**15
         arrays[f'T{i}'] = T.astype(numpy.int16 if small else numpy.int32)
-        n, bits, next_words = T.shape[1], stages[i]['input_bits'], stages[i]['words']
-        code.append(HIDDEN.format(**values, n=n, bits=bits, next_words=next_words))
+        code.append(HIDDEN.format(**values, n=T.shape[1], after=stages[i]))
     arrays.update(zip(map(str.upper, AFFINE), net.affine))
     head = HEAD.format(
         **common,
