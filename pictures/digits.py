@@ -277,8 +277,8 @@ def place(ink, layout=Layout()):
     scale = min(layout.height / ink.shape[0], layout.width / ink.shape[1])
     size = [max(1, round(n * scale)) for n in ink.shape]
     how = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
-    small = Image.fromarray(ink.astype(numpy.float32)).resize(size[::-1], how)
-    small = numpy.clip(small / numpy.max(small), 0, 1)
+    small = numpy.asarray(Image.fromarray(ink.astype(numpy.float32)).resize(size[::-1], how))
+    small = numpy.clip(small / small.max(), 0, 1)
     image = numpy.zeros((layout.rows, layout.columns), numpy.uint8)
     # The middle of MNIST's images is the pixel in row and column 14, counted from 0.
     top, left = (
