@@ -5,8 +5,6 @@ import gzip
 import math
 import os
 import re
-import stat
-import struct
 import zlib
 
 from chainer_compat import chainer
@@ -23,8 +21,7 @@ def check_regular(path):
 
     (A folder passes: the system refuses to open it, in words of its own.)
     """
-    mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise OSError(errno.EINVAL, 'not a regular file', path)
 
 
@@ -51,7 +48,7 @@ def read_idx(path, ndim):
             header = f.read(4 + 4 * ndim)
             if len(header) < 4 + 4 * ndim:
                 raise ValueError(f'{path}: truncated, there is not even a whole header')
-            magic, *shape = struct.unpack(f'>{1 + ndim}I', header)
+            magic, *shape = numpy.frombuffer(header, '>u4').tolist()
             if magic == 0x804 and ndim == 3:
                 raise ValueError(f'{path}: holds colour images; the net takes grey ones')
             if magic != 0x800 + ndim:
@@ -122,13 +119,11 @@ def read_mnist(folder):
         ValueError: If a file is missing or damaged, or two do not match; the message names it.
         OSError: If a file cannot be opened.
     """
-    sets = *_read_set(folder, 'train'), *read_test_set(folder)
-    check_sets(folder, *sets)
-    return sets
+    return check_sets(folder, *_read_set(folder, 'train'), *read_test_set(folder))
 
 
 def check_sets(folder, train_images, train_labels, test_images, test_labels):
-    """Raises a ValueError that names the folder if the two sets do not match."""
+    """Returns the two sets, or raises a ValueError that names the folder if they do not match."""
     if train_images.shape[1:] != test_images.shape[1:]:
         test, train = (' x '.join(map(str, a.shape[1:])) for a in (test_images, train_images))
         raise ValueError(
@@ -143,6 +138,7 @@ def check_sets(folder, train_images, train_labels, test_images, test_labels):
         )
     if (train_labels == train_labels[0]).all():
         raise ValueError(f'{folder}: all training images are of one class, {train_labels[0]}')
+    return train_images, train_labels, test_images, test_labels
 
 
 def read_test_set(folder):
@@ -170,17 +166,15 @@ class Minibatches(chainer.dataset.Iterator):
         self.reset()
 
     def reset(self):
-        self.epoch = 0
-        self.position = 0
-        self.is_new_epoch = False
-        self.previous_epoch_detail = -1.0
+        self.epoch, self.position = 0, 0
+        self.is_new_epoch, self.previous_epoch_detail = False, -1.0
         self._shuffle()
 
     def _shuffle(self):
+        order = numpy.arange(len(self.labels))
         if self.seed is not None:
-            random = numpy.random.RandomState((self.seed, self.epoch))
-            device = backend.get_device_from_array(self.labels)
-            self.order = device.send(random.permutation(len(self.labels)))
+            order = numpy.random.RandomState((self.seed, self.epoch)).permutation(order)
+        self.order = backend.get_device_from_array(self.labels).send(order)
 
     @property
     def epoch_detail(self):
@@ -190,9 +184,7 @@ class Minibatches(chainer.dataset.Iterator):
         if self.seed is None and self.epoch > 0:
             raise StopIteration
         self.previous_epoch_detail = self.epoch_detail
-        index = slice(self.position, self.position + self.size)
-        if self.seed is not None:
-            index = self.order[index]
+        index = self.order[self.position : self.position + self.size]
         x, t = self.images[index], self.labels[index]
         self.position += len(t)
         self.is_new_epoch = self.position == len(self.labels)
@@ -201,8 +193,6 @@ class Minibatches(chainer.dataset.Iterator):
             self.position = 0
             self._shuffle()
         return x, t
-
-    next = __next__
 
     def serialize(self, serializer):
         for name in 'epoch', 'position', 'is_new_epoch', 'previous_epoch_detail':

@@ -12,15 +12,16 @@ import support.begin  # before what takes a second  # noqa: F401
 import os
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy
 
 import fast
 from data import MNIST
-from deploy.packed import PackedMLP, PackedNet
+from deploy.packed import PackedMLP, read
 from pictures.folders import needing_packages, read_test_data
 from support import models
-from support.files import check_output, naming, read_npz, replacing
+from support.files import check_output, replacing
 from support.program import Parser, errors_as_one_line, get_device, number, path, report_problem
 
 # The program's name in a picture that it draws, and what that makes of the picture's first bytes.
@@ -28,47 +29,32 @@ SOFTWARE = 'inference.py of BinaryNet on Chainer'
 MARK = b'Software\0' + SOFTWARE.encode()
 
 
-class Unpacked:
-    """A model that is not packed, with the interface of :class:`~deploy.packed.PackedMLP`."""
-
-    kernels = None
-
-    def __init__(self, net, temperature):
-        self.net, self.temperature = net, numpy.float32(temperature or 1)
-
-    def logits(self, images):
-        return models.logits(self.net, images) / self.temperature
-
-
 def load(file, gpu):
     """Loads a trained or packed net.
 
     Returns:
-        tuple: What computes it, and the :class:`~support.models.SavedNet` or
-        :class:`~deploy.packed.PackedNet` that it computes.
+        tuple: What computes it, with the ``logits`` and ``kernels`` of
+        :class:`~deploy.packed.PackedMLP`, and what :func:`deploy.packed.read` read.
 
     Raises:
         ValueError: If it is not such a file; the message names it.
         OSError: If it cannot be opened.
     """
     device = get_device(gpu)
-    arrays = read_npz(file)
-    with naming(file):
-        if 'packed_version' not in arrays:
-            saved = models.SavedNet(arrays)
-            net = models.load(file, saved)
-            device.use()
-            net.to_device(device)
-            return Unpacked(net, saved.temperature), saved
-        if gpu >= 0:
-            raise ValueError(f'a packed model runs on the CPU, without --gpu {gpu}')
-        net = PackedNet(arrays)
+    saved = read(file)
+    if isinstance(saved, models.SavedNet):
+        net, T = models.load(file, saved), numpy.float32(saved.temperature or 1)
+        device.use()
+        net.to_device(device)
+        return SimpleNamespace(kernels=None, logits=lambda x: models.logits(net, x) / T), saved
+    if gpu >= 0:
+        raise ValueError(f'{file}: a packed model runs on the CPU, without --gpu {gpu}')
     if fast.missing:
         print(f'# Numba is unavailable, so NumPy computes, many times slower: {fast.missing}')
-        return PackedMLP(net), net
+        return PackedMLP(saved), saved
     from deploy.xnor import XnorMLP
 
-    return XnorMLP(net), net
+    return XnorMLP(saved), saved
 
 
 def save(picture, out):
@@ -132,8 +118,8 @@ def softmax(logits):
 
 def unsure(probabilities):
     """Where another class is more than a tenth as probable as the first, of shape (n,)."""
-    second, first = numpy.sort(probabilities, axis=1)[:, -2:].T
-    return second > first / 10
+    p = numpy.sort(probabilities, axis=1)
+    return p[:, :-1].max(axis=1, initial=0) > p[:, -1] / 10  # also of a net of one class
 
 
 def describe_answers(logits, calibrated):

@@ -17,21 +17,10 @@ import os
 
 from data import MNIST, read_test_set
 from deploy.fold import fold
-from deploy.packed import PackedNet, summary
-from support.files import naming, npz, read_npz, replacing
-from support.models import SavedNet, load
+from deploy.packed import PackedNet, read, summary
+from support.files import naming, npz, replacing
+from support.models import load
 from support.program import Parser, command, errors_as_one_line, path, quote
-
-
-def read(model):
-    """Reads a packed net, or folds a trained one, and says in words which net was read."""
-    arrays = read_npz(model)
-    with naming(model):
-        if 'packed_version' in arrays:
-            net = PackedNet(arrays)
-            return net, net.title
-        saved = SavedNet(arrays)
-        return fold(load(model, saved)), saved.title
 
 
 # Each writer returns the content of a file, and how to use it.
@@ -56,10 +45,12 @@ def as_onnx(net, out):
 def as_c(net, out):
     from deploy.c_source import prefix, to_c
 
-    stem = quote(os.path.splitext(out)[0])
+    stem, ending = os.path.splitext(out)
+    names = {'.c': f'{stem}.c', '.h': f'{stem}.h', ending.lower(): out}
+    source, header = map(quote, names.values())
     return to_c(net, out).encode(), (
-        f'cc -std=c99 -O2 -c {stem}.c, and call {prefix(out)}_classify(pixels); its header is '
-        f'{stem}.h, packed likewise'
+        f'cc -std=c99 -O2 -c {source}, and call {prefix(out)}_classify(pixels); its header is '
+        f'{header}, packed likewise'
     )
 
 
@@ -89,13 +80,16 @@ def pack(model, out):
             f'{out}: no format has the ending {ending}; use one of {endings}, or none'
         )
     write, mark = FORMATS[ending]
-    net, title = read(model)
-    if write is as_packed and title == net.title:  # a folded net has the title of a trained one
+    saved = read(model)
+    is_packed = isinstance(saved, PackedNet)
+    if is_packed and write is as_packed:
         raise ValueError(f'{model}: this model is packed already')
+    with naming(model):
+        net = saved if is_packed else fold(load(model, saved))
     content, use = write(net, out)
     with replacing(out, mark) as f:
         f.write(content)
-    print(title)
+    print(saved.title)
     print(summary(net))
     before, after = os.path.getsize(model), len(content)
     factor, how = (before / after, 'smaller') if before >= after else (after / before, 'larger')

@@ -17,8 +17,9 @@ sys.path.insert(0, ROOT)
 import numpy
 
 from data import MNIST, read_test_set
+from deploy.fold import fold
 from inference import load, softmax, unsure
-from pack import read
+from support import models
 from support.files import npz
 
 NETS = {
@@ -64,7 +65,9 @@ def measure(path):
     assert (chosen['second > first / 10'] == unsure(p)).all()
     packed = saved.weight_bits <= 8
     return {
-        'bytes': len(npz(read(path)[0].arrays)) if packed else os.path.getsize(path),
+        'bytes': len(npz(fold(models.load(path, saved)).arrays))
+        if packed
+        else os.path.getsize(path),
         'temperature': saved.temperature,
         'accuracy': 1 - wrong.mean(),
         'before': reliability(raw, labels),

@@ -81,8 +81,8 @@ HIDDEN = """\
         unsigned level = 0;
         while (level < {n} && sum >= T{i}[m * {n} + (int)level])
             level++;
-        for (int q = 0; q < {bits}; q++)
-            {y}[q * {next_words} + m / 64] |= (uint64_t)(level >> q & 1) << m % 64;
+        for (int q = 0; q < {after[input_bits]}; q++)
+            {y}[q * {after[words]} + m / 64] |= (uint64_t)(level >> q & 1) << m % 64;
     }}
 """
 
@@ -153,15 +153,13 @@ def to_c(net, path):
     for i, layer in enumerate(stages, 1):
         arrays[f'W{i}'], T = layer['W'], layer['T']
         values = {**layer, **common, 'i': i, 'size': layer['weight_bits'] * layer['words']}
-        values.update(x='ab'[(i - 1) % 2], y='ab'[i % 2])
-        if T is None:
-            code.append(LAST.format(**{**values, 'scale': _float(layer['scale'])}))
+        values.update(x='ba'[i % 2], y='ab'[i % 2], scale=_float(layer['scale']))
+        if i == len(stages):
+            code.append(LAST.format(**values))
             break
         small = abs(T.astype(numpy.int64)).max() < 2**15
         arrays[f'T{i}'] = T.astype(numpy.int16 if small else numpy.int32)
-        after = stages[i]
-        values.update(n=T.shape[1], bits=after['input_bits'], next_words=after['words'])
-        code.append(HIDDEN.format(**values))
+        code.append(HIDDEN.format(**values, n=T.shape[1], after=stages[i]))
     arrays.update(zip(map(str.upper, AFFINE), net.affine))
     head = HEAD.format(
         **common,

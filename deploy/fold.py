@@ -3,7 +3,7 @@
 from chainer_compat import chainer
 import numpy
 
-from deploy.packed import VERSION, PackedNet, pack_bits
+from deploy.packed import AFFINE, VERSION, PackedNet, pack_bits
 from qst import quantize
 
 
@@ -85,11 +85,9 @@ def fold(net):
             arrays[f'l{i}/T'] = find_thresholds(level, -high, high, n)
             W = W * sign[:, None]
         else:
-            arrays[f'l{i}/b'] = layer.b.array
-            arrays[f'l{i}/mean'] = bn.avg_mean
-            arrays[f'l{i}/inv_std'] = numpy.sqrt(numpy.reciprocal(bn.avg_var + bn.eps))
-            arrays[f'l{i}/gamma'] = bn.gamma.array
-            arrays[f'l{i}/beta'] = bn.beta.array
+            inv_std = numpy.sqrt(numpy.reciprocal(bn.avg_var + bn.eps))
+            affine = layer.b.array, bn.avg_mean, inv_std, bn.gamma.array, bn.beta.array
+            arrays.update((f'l{i}/{name}', array) for name, array in zip(AFFINE, affine))
         arrays[f'l{i}/W'] = pack_bits((W + n_w) // 2, bits)
         unit = n
     for name in 'layout', 'accuracy', 'temperature':

@@ -12,8 +12,10 @@ from pictures.layout import Layout
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')
 
 
-def _text(array):
-    return base64.b64encode(numpy.ascontiguousarray(array).tobytes()).decode()
+def _text(array, dtype):
+    """An array in base64, its numbers with their lowest byte first; None stays None."""
+    if array is not None:
+        return base64.b64encode(numpy.ascontiguousarray(array, dtype).tobytes()).decode()
 
 
 def to_html(net, examples=()):
@@ -26,13 +28,10 @@ def to_html(net, examples=()):
     Returns:
         str: deploy/page.html with the net in it.
     """
-    layers = []
-    for layer in xnor_layers(net):
-        layer['words'] *= 2  # of 32 bits
-        for name, dtype in ('W', '<u8'), ('T', '<i4'):
-            if layer[name] is not None:
-                layer[name] = _text(layer[name].astype(dtype))
-        layers.append(layer)
+    layers = [
+        {**x, 'words': 2 * x['words'], 'W': _text(x['W'], '<u8'), 'T': _text(x['T'], '<i4')}
+        for x in xnor_layers(net)  # in words of 32 bits
+    ]
     content = {
         'words': f'A{net.title[1:]}',
         'bytes': net.nbytes,
@@ -40,8 +39,8 @@ def to_html(net, examples=()):
         'calibrated': net.temperature is not None,
         'layout': (net.layout or Layout(*net.image_shape, *net.image_shape))._asdict(),
         'layers': layers,
-        'affine': [_text(array.astype('<f4')) for array in net.affine],
-        'examples': [_text(image) for image in examples],
+        'affine': [_text(array, '<f4') for array in net.affine],
+        'examples': [_text(image, 'u1') for image in examples],
     }
     with open(PAGE, encoding='utf-8') as f:
         return f.read().replace('/*NET*/null', json.dumps(content))

@@ -20,7 +20,7 @@ class _Graph:
         return name
 
     def add(self, operator, *inputs, output=None, **attributes):
-        inputs = [self.constant(i) if isinstance(i, numpy.ndarray) else i for i in inputs]
+        inputs = [i if isinstance(i, str) else self.constant(i) for i in inputs]
         output = output or f'{operator}_{len(self.nodes)}'
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
@@ -36,7 +36,7 @@ def _product(graph, x, W):
     sums = [graph.add('MatMulInteger', x, part.T.astype(numpy.int8)) for part in parts]
     if len(sums) == 1:
         return sums[0]
-    return graph.add('Add', graph.add('Mul', sums[0], numpy.array(16, numpy.int32)), sums[1])
+    return graph.add('Add', graph.add('Mul', sums[0], numpy.int32(16)), sums[1])
 
 
 def _level(graph, sums, T):
@@ -50,20 +50,16 @@ def _level(graph, sums, T):
     first = graph.add('GreaterOrEqual', sums, T[step - 1])
     if step == 1:
         return graph.add('Cast', first, to=TensorProto.UINT8)
-    level = graph.add('Mul', graph.add('Cast', first, to=TensorProto.INT64), _int64(step))
+    level = graph.add('Mul', graph.add('Cast', first, to=TensorProto.INT64), numpy.int64(step))
     thresholds = graph.constant(T)
     while step > 1:
         step //= 2
-        at = graph.add('Add', level, _int64(step - 1))
+        at = graph.add('Add', level, numpy.int64(step - 1))
         threshold = graph.add('GatherElements', thresholds, at, axis=0)
         reached = graph.add('GreaterOrEqual', sums, threshold)
         more = graph.add('Cast', reached, to=TensorProto.INT64)
-        level = graph.add('Add', level, graph.add('Mul', more, _int64(step)))
+        level = graph.add('Add', level, graph.add('Mul', more, numpy.int64(step)))
     return graph.add('Cast', level, to=TensorProto.UINT8)
-
-
-def _int64(value):
-    return numpy.array(value, numpy.int64)
 
 
 def to_onnx(net):
@@ -87,13 +83,12 @@ def to_onnx(net):
     x, T = _product(graph, x, first.W), first.T
     for layer in others:
         x = _product(graph, _level(graph, x, T.T), layer.W)
-        shift, T = layer.on_levels()
-    sums = graph.add('Mul', x, numpy.array(2, numpy.int32))
-    sums = graph.add('Sub', sums, shift[:, 0].astype(numpy.int32))
+        T = layer.on_levels()
+    sums = graph.add('Mul', x, numpy.int32(2))
+    sums = graph.add('Sub', sums, layer.shift[:, 0].astype(numpy.int32))
     y = graph.add('Cast', sums, to=TensorProto.FLOAT)
-    y = graph.add('Div', y, numpy.array(net.scale, numpy.float32))
-    b, mean, inv_std, gamma, beta = net.affine
-    for operator, array in ('Add', b), ('Sub', mean), ('Mul', inv_std), ('Mul', gamma):
+    *affine, beta = numpy.float32(net.scale), *net.affine
+    for operator, array in zip(['Div', 'Add', 'Sub', 'Mul', 'Mul'], affine):
         y = graph.add(operator, y, array)
     graph.add('Add', y, beta, output='logits')
     graph.add('ArgMax', 'logits', output='class', axis=1, keepdims=0)

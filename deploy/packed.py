@@ -28,67 +28,62 @@ normalization and activation of a hidden layer have become thresholds: the level
 number of thresholds that its integer sum reaches. deploy/fold.py makes these arrays.
 """
 
-import collections
 from concurrent.futures import ThreadPoolExecutor
-import functools
 import os
 
 import numpy
 
-from support.models import TEMPERATURES, Checked, title
+from support.files import naming, read_npz
+from support.models import TEMPERATURES, Checked, SavedNet, title
 
 VERSION = 1
 CHUNK = 500  # images at a time, so that the intermediate results stay in the caches
 AFFINE = 'b', 'mean', 'inv_std', 'gamma', 'beta'
 
 
-@functools.cache
-def _threads():
-    return ThreadPoolExecutor(os.cpu_count())
-
-
 def pack_bits(V, bits):
     """Packs whole numbers of shape (M, K) into bit planes: uint8, (bits, M, ceil(K / 8))."""
-    planes = V >> numpy.arange(bits)[:, None, None] & 1
-    return numpy.packbits(planes.astype(numpy.uint8), axis=2, bitorder='little')
+    planes = numpy.unpackbits(V.astype(numpy.uint8)[None], axis=0, count=bits, bitorder='little')
+    return numpy.packbits(planes, axis=2, bitorder='little')
 
 
 def unpack_bits(planes, n_in):
     """Unpacks bit planes into int32 of shape (M, n_in): the inverse of :func:`pack_bits`."""
-    V = numpy.zeros((planes.shape[1], n_in), numpy.int32)
-    for p, plane in enumerate(planes):
-        bits = numpy.unpackbits(plane, axis=1, count=n_in, bitorder='little')
-        V += bits.astype(numpy.int32) << p
-    return V
+    bits = numpy.unpackbits(planes, axis=2, count=n_in, bitorder='little')
+    return numpy.packbits(bits, axis=0, bitorder='little')[0].astype(numpy.int32)
 
 
-class Layer(collections.namedtuple('Layer', 'planes T n_in input_bits')):
+def pad(array, axis, multiple, value=0):
+    """Pads an axis so that its size is a multiple of a number."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = 0, -array.shape[axis] % multiple
+    return numpy.pad(array, widths, constant_values=value)
+
+
+class Layer:
     """A layer of a packed net.
 
-    Attributes:
+    Args:
         planes (array): Bit planes of the weights, of shape (bits, M, ceil(K / 8)).
-        T (array): Thresholds, of shape (M, n); None for the last layer.
+        T (array): Thresholds, of shape (M, n), of which the last layer has none.
         n_in (int): Number of inputs K.
         input_bits (int): Bits of an input; a pixel has 8.
+
+    Attributes:
+        V (array): The numbers that the planes make up: an int32 array of shape (M, K).
+        n (int): The largest weight, as an integer: W = 2 V - n.
+        greatest (int): The sum of a unit if all its weights and inputs are the largest.
+        words (int): Words of 64 bits that hold a bit of each input.
     """
 
-    @property
-    def units(self):
-        return self.planes.shape[1]
-
-    @property
-    def n(self):
-        """The largest weight, as an integer."""
-        return 2 ** len(self.planes) - 1
-
-    @property
-    def greatest(self):
-        """The sum of a unit if all its weights and inputs are the largest."""
-        return self.n_in * self.n * (2**self.input_bits - 1)
+    def __init__(self, planes, T, n_in, input_bits):
+        self.planes, self.T, self.n_in, self.input_bits = planes, T, n_in, input_bits
+        self.weight_bits, self.units, _ = planes.shape
+        self.n, self.words = 2**self.weight_bits - 1, -(-n_in // 64)
+        self.greatest = n_in * self.n * (2**input_bits - 1)
 
     @property
     def V(self):
-        """The numbers that the planes of the weights make up: an int32 array of shape (M, K)."""
         return unpack_bits(self.planes, self.n_in)
 
     @property
@@ -96,18 +91,21 @@ class Layer(collections.namedtuple('Layer', 'planes T n_in input_bits')):
         """The integers 2 V - n that the weights stand for."""
         return 2 * self.V - self.n
 
+    @property
+    def shift(self):
+        """An int64 array of shape (M, 1): see :meth:`on_levels`."""
+        return (2**self.input_bits - 1) * self.W.sum(axis=1, dtype=numpy.int64)[:, None]
+
     def on_levels(self):
-        """A layer after the first, if its inputs 2 V - n are taken as their levels V.
+        """The thresholds of a layer after the first, if its inputs 2 V - n are taken as levels V.
 
         .. math:: S = \\sum W (2 V - n) = 2 \\sum W V - shift, \\quad shift = n \\sum W
 
         Returns:
-            tuple: The shift, an int64 array of shape (M, 1), and the thresholds of the sum of W V,
-            int32 as ``T``; none, of shape (M, 0), for the last layer.
+            array: Thresholds of the sum of W V, int32 as ``T``.
         """
-        shift = (2**self.input_bits - 1) * self.W.sum(axis=1, dtype=numpy.int64)[:, None]
-        T = shift[:, :0] if self.T is None else -(-(self.T + shift) // 2)
-        return shift, T.clip(-(2**31), 2**31 - 1).astype(numpy.int32)
+        T = -(-(self.T + self.shift) // 2)
+        return T.clip(-(2**31), 2**31 - 1).astype(numpy.int32)
 
 
 class PackedNet:
@@ -128,6 +126,8 @@ class PackedNet:
         accuracy (float): On the test images; None if that is unknown.
         temperature (float): See training/temperature.py; None if that is unknown.
         title (str): For example ``a packed binary net 784-1000-1000-10``.
+        image_shape (tuple): Rows and columns; one row if the layout is unknown.
+        nbytes (int): Size of the arrays of all layers.
 
     Raises:
         ValueError: If the arrays are no packed model, or one of another version.
@@ -148,8 +148,9 @@ class PackedNet:
         for i, (_, units, _) in enumerate(shapes, 1):
             W = checked.take(f'l{i}/W', numpy.uint8, (self.weight_bits, units, -(-n_in // 8)))
             last = i == len(shapes)
-            T = None if last else checked.take(f'l{i}/T', numpy.int32, (units, n))
-            checked.check(last or (T[:, 1:] >= T[:, :-1]).all(), f'l{i}/T does not ascend')
+            T = numpy.empty((units, 0), numpy.int32)
+            T = T if last else checked.take(f'l{i}/T', numpy.int32, (units, n))
+            checked.check((T[:, 1:] >= T[:, :-1]).all(), f'l{i}/T does not ascend')
             self.layers.append(Layer(W, T, n_in, self.activation_bits if i > 1 else 8))
             checked.check(self.layers[-1].greatest < 2**31, f'l{i}/W: its sums exceed 32 bits')
             n_in = units
@@ -165,16 +166,26 @@ class PackedNet:
         checked.check(not checked.left, f'{", ".join(sorted(checked.left)[:3])} out of place')
         sizes = [layer.n_in for layer in self.layers] + [self.n_out]
         self.title = 'a packed ' + title(sizes, self.weight_bits, self.activation_bits)
+        self.image_shape = self.layout[:2] if self.layout else (1, self.n_in)
+        self.nbytes = sum(array.nbytes for name, array in arrays.items() if '/' in name)
 
-    @property
-    def nbytes(self):
-        """Bytes of the arrays of all layers."""
-        return sum(array.nbytes for name, array in self.arrays.items() if '/' in name)
 
-    @property
-    def image_shape(self):
-        """Rows and columns of an image; one row if the layout is unknown."""
-        return self.layout[:2] if self.layout else (1, self.n_in)
+def read(path):
+    """Reads a saved net.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        ~support.models.SavedNet or PackedNet: What it holds.
+
+    Raises:
+        ValueError: If it holds neither; the message names it.
+        OSError: If it cannot be opened.
+    """
+    arrays = read_npz(path)
+    with naming(path):
+        return (PackedNet if 'packed_version' in arrays else SavedNet)(arrays)
 
 
 def xnor_layers(net):
@@ -196,22 +207,15 @@ def xnor_layers(net):
         ``T`` of S, and the ``scale`` that S is divided by in the last layer, which has no ``T``.
     """
     for layer in net.layers:
-        V = numpy.pad(layer.V, [(0, 0), (0, -layer.n_in % 64)])
-        planes = pack_bits(V, net.weight_bits).view('<u8').astype(numpy.uint64)
+        planes = pack_bits(pad(layer.V, 1, 64), layer.weight_bits).view('<u8').astype(numpy.uint64)
         T, greatest = layer.T, layer.greatest
         if layer is net.layers[0]:
-            sums = layer.W.sum(axis=1, dtype=numpy.int64)[:, None]
-            T = (2 * T.astype(numpy.int64) - 255 * sums).clip(-greatest - 1, greatest + 1)
-            T = T.astype(numpy.int32)
+            T = (2 * T.astype(numpy.int64) - layer.shift).clip(-greatest - 1, greatest + 1)
+        names = 'units', 'n_in', 'weight_bits', 'input_bits', 'words', 'greatest'
         yield {
-            'units': layer.units,
-            'n_in': layer.n_in,
-            'weight_bits': net.weight_bits,
-            'input_bits': layer.input_bits,
-            'words': planes.shape[2],
-            'greatest': greatest,
+            **{name: getattr(layer, name) for name in names},
             'W': planes.transpose(1, 0, 2),
-            'T': T,
+            'T': T.astype(numpy.int32) if T.size else None,
             'scale': float(net.scale),
         }
 
@@ -224,15 +228,15 @@ def summary(net):
     once for each pair of a bit of the weight and a bit of the activation.
     """
     lines = ['layer inputs  units parameters      bytes multiply-accumulates (bits of W x input)']
-    totals = numpy.zeros(3, numpy.int64)
+    totals, columns = 0, '{:>10,} {:>10,} {:>12,}'
     for i, layer in enumerate(net.layers, 1):
         size = sum(a.nbytes for name, a in net.arrays.items() if name.startswith(f'l{i}/'))
-        numbers = (layer.n_in + 3) * layer.units, size, layer.n_in * layer.units
-        how = net.weight_bits, layer.input_bits, 'integer' if i == 1 else 'XNOR'
-        row = '{:<5} {:>6} {:>6} {:>10,} {:>10,} {:>12,} ({} x {}, {})'
-        lines.append(row.format(f'l{i}', layer.n_in, layer.units, *numbers, *how))
+        inputs, units, how = layer.n_in, layer.units, 'integer' if i == 1 else 'XNOR'
+        numbers = numpy.array([(inputs + 3) * units, size, inputs * units])
         totals += numbers
-    return '\n'.join([*lines, 'total               {:>10,} {:>10,} {:>12,}'.format(*totals)])
+        end = f' ({layer.weight_bits} x {layer.input_bits}, {how})'
+        lines.append(f'l{i:<4} {inputs:>6} {units:>6} ' + columns.format(*numbers) + end)
+    return '\n'.join([*lines, f'{"total":<20}' + columns.format(*totals)])
 
 
 class PackedMLP:
@@ -255,10 +259,8 @@ class PackedMLP:
 
     def prepare(self):
         """Stores the weights in the form that :meth:`chunk_logits` uses."""
-        self.weights = []
-        for layer in self.net.layers:
-            exact = numpy.float32 if layer.greatest < 2**24 else numpy.float64
-            self.weights.append(layer.W.astype(exact).T)
+        exact = [numpy.float32 if x.greatest < 2**24 else numpy.float64 for x in self.net.layers]
+        self.weights = [layer.W.T.astype(dtype) for layer, dtype in zip(self.net.layers, exact)]
 
     def logits(self, images):
         """The logits, float32 of shape (n, n_out), of n uint8 images of any shape."""
@@ -266,25 +268,18 @@ class PackedMLP:
         if len(images) <= CHUNK:
             return self.chunk_logits(images)
         chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
-        return numpy.concatenate(list(_threads().map(self.chunk_logits, chunks)))
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            return numpy.concatenate(list(threads.map(self.chunk_logits, chunks)))
 
     def chunk_logits(self, images):
         """:meth:`logits` of uint8 images of shape (n, n_in) that are few enough for the caches."""
         x = images
         for layer, W in zip(self.net.layers, self.weights):
             S = x.astype(W.dtype) @ W
-            if layer.T is None:
-                break
             V = numpy.zeros(S.shape, numpy.int32)
             for t in layer.T.T:
                 V += S >= t
             x = 2 * V - layer.T.shape[1]
         b, mean, inv_std, gamma, beta = self.net.affine
-        y = S.astype(numpy.float32)
-        y /= numpy.float32(self.net.scale)
-        y += b
-        y -= mean
-        y *= inv_std
-        y *= gamma
-        y += beta
-        return y
+        y = S.astype(numpy.float32) / numpy.float32(self.net.scale)
+        return (y + b - mean) * inv_std * gamma + beta

@@ -42,8 +42,7 @@ def read_data(folder):
     if _is_mnist(folder):
         sets = read_mnist(folder)
     else:
-        sets = *_read(folder, TRAIN), *_read(folder, TEST)
-        check_sets(folder, *sets)
+        sets = check_sets(folder, *_read(folder, TRAIN), *_read(folder, TEST))
     train_white, test_white = int(sets[0].max()), int(sets[2].max())
     if max(train_white, test_white) > 2 * min(train_white, test_white):
         raise ValueError(

@@ -32,14 +32,21 @@ def original(net):
         return numpy.array([[float(row[name]) for name in COLUMNS] for row in csv.DictReader(f)])
 
 
-def draw(name, columns, height, plot):
+def draw(name, columns, size, plot, **options):
     """Draws axes side by side, which a function fills."""
-    figure = Figure(figsize=(9, height), layout='tight')
-    all_axes = figure.subplots(1, columns, squeeze=False)[0]
-    plot(*all_axes)
+    figure = Figure(figsize=size, layout='tight')
+    all_axes = figure.subplots(1, columns, squeeze=False, **options)[0]
     for axes in all_axes:
         axes.grid(alpha=0.3)
+    plot(*all_axes)
     figure.savefig(f'{HERE}/{name}.png', dpi=120)
+
+
+def print_rows(head, rows):
+    """Prints a table in Markdown."""
+    print(f'\n| {head} |\n{"|---" * head.count(" | ")}|---|')
+    for row in rows:
+        print('|', ' | '.join(row), '|')
 
 
 def plot_training(net, *all_axes):
@@ -66,15 +73,13 @@ def plot_quantizer(*all_axes):
 
 
 def print_table(net):
-    runs, reference = logs(net), original(net)
-    names = 'training loss', 'test loss', 'training accuracy', 'test accuracy'
-    print('\n| epoch |', *(f'{name} |' for name in (*names, 'original test accuracy')))
-    print('|---|---|---|---|---|---|')
+    runs, reference, rows = logs(net), original(net), []
     for epoch in 1, 2, 5, 10, 20:
         run = runs[:, epoch - 1]
-        of_columns = zip(run.mean(axis=0), run.std(axis=0, ddof=1))
-        cells = [f'{mean:.4f} ± {deviation:.4f}' for mean, deviation in of_columns]
-        print(f'| {epoch} |', *(f'{cell} |' for cell in cells), f'{reference[epoch - 1, 3]:.4f} |')
+        cells = map('{:.4f} ± {:.4f}'.format, run.mean(axis=0), run.std(axis=0, ddof=1))
+        rows.append([str(epoch), *cells, f'{reference[epoch - 1, 3]:.4f}'])
+    head = 'epoch | training loss | test loss | training accuracy | test accuracy'
+    print_rows(f'{head} | original test accuracy', rows)
 
 
 # The logs of the curves of recipe.png, and what stands beside each.
@@ -99,19 +104,11 @@ def plot_recipe(axes):
     axes.set(xlabel='epoch', ylabel='test error, %', yscale='log', xscale='log', xlim=(0.95, 1800))
     axes.minorticks_off()
     axes.spines[['top', 'right']].set_visible(False)
-    for axis, ticks in (
-        (axes.xaxis, (1, 2, 5, 10, 20, 50, 100, 200)),
-        (axes.yaxis, (1, 1.5, 2, 3, 4, 6)),
-    ):
-        axis.set_ticks(ticks, [str(n) for n in ticks])
+    axes.set_xticks(ticks := [1, 2, 5, 10, 20, 50, 100, 200], map(str, ticks))
+    axes.set_yticks(ticks := [1, 1.5, 2, 3, 4, 6], map(str, ticks))
 
 
-def draw_calibration():
-    """Draws the reliability diagram, and prints the tables of benchmarks/calibration.py."""
-    with open(f'{HERE}/calibration.json') as f:
-        nets = json.load(f)
-    figure = Figure(figsize=(10, 3.8), layout='tight')
-    plots = figure.subplots(1, 3, sharey=True)
+def plot_calibration(nets, *plots):
     titles = 'no temperature', 'fitted to training images', 'fitted to held-out images'
     for axes, title, when in zip(plots, titles, ('before', 'after', 'after')):
         axes.plot([0, 1], [0, 1], color='0.7')
@@ -121,29 +118,32 @@ def draw_calibration():
                 label = f'{name.split(",")[0]}: {net[when]["error"]:.3f}'
                 axes.plot(*zip(*bins), '.-', label=label)
         axes.set(title=title, xlabel='probability of the answer', xlim=(0, 1), ylim=(0, 1))
-        axes.grid(alpha=0.3)
         where = 'lower right' if when == 'before' else 'upper left'
         axes.legend(title='calibration error', fontsize='small', loc=where)
     plots[0].set(ylabel='share of right answers')
-    figure.savefig(f'{HERE}/calibration.png', dpi=120)
 
-    print('\n| net | temperature | accuracy | mean before | after | error before | after |')
-    print('|---|---|---|---|---|---|---|')
+
+def draw_calibration():
+    """Draws the reliability diagram, and prints the tables of benchmarks/calibration.py."""
+    with open(f'{HERE}/calibration.json') as f:
+        nets = json.load(f)
+    draw('calibration', 3, (10, 3.8), functools.partial(plot_calibration, nets), sharey=True)
+    rows = []
     for name, net in nets.items():
         numbers = [net[when][what] for what in ('mean', 'error') for when in ('before', 'after')]
-        cells = [f'{x:.3f}' for x in (net['temperature'], net['accuracy'], *numbers)]
-        print(f'| {name} | ' + ' | '.join(cells) + ' |')
-    print('\n| unsure if | ' + ' | '.join(nets) + ' |\n' + '|---' * (len(nets) + 1) + '|')
+        rows.append([name, *(f'{x:.3f}' for x in (net['temperature'], net['accuracy'], *numbers))])
+    print_rows('net | temperature | accuracy | mean before | after | error before | after', rows)
+    rows = []
     for rule in nets['1 bit']['unsure']:
-        shares = (net['unsure'][rule] for net in nets.values())
-        cells = (f'{100 * images:.1f}, {100 * errors:.0f}' for images, errors in shares)
-        print(f'| {rule} | ' + ' | '.join(cells) + ' |')
+        shares = (100 * numpy.array(net['unsure'][rule]) for net in nets.values())
+        rows.append([rule, *('{:.1f}, {:.0f}'.format(*share) for share in shares)])
+    print_rows('unsure if | ' + ' | '.join(nets), rows)
 
 
 if __name__ == '__main__':
     draw_calibration()
-    draw('quantizer', 4, 3, plot_quantizer)
+    draw('quantizer', 4, (9, 3), plot_quantizer)
     for net in 'binary', 'quantized':
-        draw(net, 2, 3.5, functools.partial(plot_training, net))
+        draw(net, 2, (9, 3.5), functools.partial(plot_training, net))
         print_table(net)
-    draw('recipe', 1, 4, plot_recipe)
+    draw('recipe', 1, (9, 4), plot_recipe)

@@ -96,6 +96,18 @@ def test_what_is_unsure():
     assert list(describe_answers(numpy.log(p), False)) == words[:2]
 
 
+def test_a_net_of_one_class_is_sure(tmp_path, mnist):
+    net = BinaryMLP(784, 5, 1)
+    remember_numbers(net, temperature=2)
+    Image.fromarray(mnist[2][0]).save(tmp_path / 'a.png')
+    save_npz(str(tmp_path / 'mlp.model'), net)
+    save_npz(str(tmp_path / 'mlp.packed'), fold(net).arrays)
+    for name in 'mlp.model', 'mlp.packed':
+        result = inference(tmp_path / name, tmp_path / 'a.png')
+        assert (result.returncode, result.stderr) == (0, '')
+        assert result.stdout.endswith('a.png: 0  1.000\n')
+
+
 def test_without_numba(folder, tmp_path):
     (tmp_path / 'numba.py').write_text('raise ImportError("there is no Numba")')
     result = inference(folder[0] / 'mlp.packed', PYTHONPATH=str(tmp_path))

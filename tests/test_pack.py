@@ -61,6 +61,12 @@ def test_the_ending_chooses_the_format(models, tmp_path, model, name, beginning,
     assert os.listdir(tmp_path) == [name]
 
 
+@pytest.mark.parametrize('name, source, header', [('n.C', 'n.C', 'n.h'), ('n.H', 'n.c', 'n.H')])
+def test_the_hint_names_the_file_as_it_was_written(models, tmp_path, name, source, header):
+    words = pack(models / 'mlp.model', tmp_path / name).stdout.splitlines()[-1]
+    assert f'-c {tmp_path / source}, and' in words and f' {tmp_path / header}, packed' in words
+
+
 def test_the_command_to_use_it(models, tmp_path):
     for name in 'my net.packed', '-net.packed':
         result = run(f'{ROOT}/pack.py', models / 'mlp.model', '--', name, cwd=tmp_path)
