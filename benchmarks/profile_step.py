@@ -80,16 +80,17 @@ def main():
     for _ in range(10):
         step()
 
-    def of(what, W):
-        return lambda _, layer: f'{what} {" x ".join(map(str, getattr(layer, W).shape))}'
+    def of(what):
+        return lambda _, layer: f'{what} {" x ".join(map(str, layer.W.shape))}'
 
     spent = {}
     parts = [
         (Minibatches, '__next__', 'minibatch'),
-        (fused_net, 'forward', of('forward', 'W')),
+        (fused_net, 'forward', of('forward')),
         (loss.SoftmaxCrossEntropy, 'forward_cpu', 'loss'),
-        (fused_net, 'backward', of('backward', 'gW')),
+        (fused_net, 'backward', of('backward')),
         (fused_net, 'input_gradient', 'gradient of the inputs'),
+        (fused_net, 'input_gradient_by_signs', 'gradient of the inputs'),
         (fused_net, 'list_pixels', 'list of pixels'),
         (adam.AdamRule, 'update_core', 'Adam and the weight clip'),
     ]
