@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 
-from support.files import patiently, sync_folder, unless_busy
+from support.files import change, sync_folder
 
 # What a run leaves besides snapshots. All is written after the first snapshot.
 PICTURES = 'loss.png', 'accuracy.png', 'weights.png'
@@ -35,9 +35,7 @@ def epoch_of(name):
 def remove_snapshots(folder, names):
     """Removes snapshots, by their names, unless they are gone already."""
     for name in set(names).intersection(snapshots(folder)):
-        path = os.path.join(folder, name)
-        with unless_busy(path):
-            patiently(os.remove, path)
+        change(os.remove, os.path.join(folder, name), optional=True)
 
 
 def files_of_run(folder):
@@ -55,7 +53,7 @@ def set_aside(folder):
     """
     os.makedirs(aside(folder), exist_ok=True)
     for name in files_of_run(folder):
-        patiently(os.rename, os.path.join(folder, name), os.path.join(aside(folder), name))
+        change(os.rename, os.path.join(folder, name), os.path.join(aside(folder), name))
     sync_folder(aside(folder))
     sync_folder(folder)
 
@@ -63,8 +61,7 @@ def set_aside(folder):
 def remove_set_aside(folder):
     """Removes the run that was set aside, once it is replaced, but no file of somebody else."""
     place = aside(folder)
-    with unless_busy(place):
-        for name in files_of_run(place):
-            patiently(os.remove, os.path.join(place, name))
+    for name in files_of_run(place):
+        change(os.remove, os.path.join(place, name), optional=True)
     with contextlib.suppress(OSError):  # There is none, or something else is in it.
         os.rmdir(place)

@@ -16,7 +16,7 @@ from chainer.backends import cuda
 from chainer.training import extensions
 import numpy
 
-from support.files import replacing_if_free
+from support.files import replacing
 from support.models import describe_net
 
 # The columns of the table, and of each row of the log.
@@ -135,7 +135,7 @@ class Graph(chainer.training.Extension):
 
     def write(self, trainer):
         if self.content:
-            with replacing_if_free(os.path.join(trainer.out, 'cg.dot')) as f:
+            with replacing(os.path.join(trainer.out, 'cg.dot'), optional=True) as f:
                 f.write(self.content)
             self.content = None
 
@@ -179,7 +179,7 @@ class Report(chainer.training.Extension):
 
     def write(self, trainer):
         log = trainer.get_extension('LogReport').log
-        with replacing_if_free(os.path.join(trainer.out, 'log')) as f:
+        with replacing(os.path.join(trainer.out, 'log'), optional=True) as f:
             f.write(json.dumps(log, indent=4).encode())
         if time.monotonic() - self.drawn > 30:
             self.draw(trainer)
@@ -197,7 +197,7 @@ class Report(chainer.training.Extension):
         title = self.title([row['validation/main/accuracy'] for row in log], accuracy)
         figures = {name: self.curves(title, log, name) for name in ('loss', 'accuracy')}
         for name, figure in {**figures, 'weights': self.weights(title)}.items():
-            with replacing_if_free(os.path.join(trainer.out, f'{name}.png')) as f:
+            with replacing(os.path.join(trainer.out, f'{name}.png'), optional=True) as f:
                 figure.savefig(f, format='png', dpi=150)
         self.drawn = time.monotonic()
 
