@@ -42,6 +42,7 @@ def connect(args):
     except Exception as e:  # A broken installation of MPI or NCCL can raise anything.
         how = f'--communicator {args.communicator}: cannot be used (make setup MPI=1 installs MPI)'
         make_parser().error(f'{how}: {e}')
+    args.quiet = True  # mpiexec gives a terminal to each process, wherever the output goes
     if communicator.rank:
         sys.stdout = open(os.devnull, 'w')
     return communicator
