@@ -298,7 +298,7 @@ def _read_array(z, member):
             raise ValueError(f'an array of shape {shape} in {size} bytes')
         # Without the size, zipfile would unpack as much as there is.
         array = numpy.frombuffer(f.read(size), dtype).reshape(shape, order='F' if fortran else 'C')
-        return array.astype(dtype.newbyteorder('='), copy=False)
+        return array.astype(dtype.newbyteorder('='))  # a copy, which can be written to
 
 
 class _Deserializer(chainer.serializers.NpzDeserializer):

@@ -20,8 +20,6 @@ class Parser(argparse.ArgumentParser):
     """Argument parser that reports a mistake in one line, without the usage."""
 
     def error(self, message):
-        if {os.environ.get(name, '0') for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK')} != {'0'}:
-            time.sleep(2)  # in which mpiexec ends this process, if the first has said the same
         report_problem(message)
         self.exit(2)
 
@@ -107,6 +105,8 @@ def report_problem(problem):
     """
     if isinstance(problem, OSError) and problem.strerror:
         problem = ': '.join(map(str, filter(None, (problem.filename, problem.strerror))))
+    if {os.environ.get(name, '0') for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK')} != {'0'}:
+        time.sleep(2)  # in which mpiexec ends this process, if the first has said the same
     # A name may have a line break, and a MemoryError no words.
     problem = '\\n'.join(str(problem).splitlines()) or 'there is not enough memory'
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)
