@@ -82,17 +82,16 @@ def get_device(gpu):
     try:
         import cupy
 
-        n = cupy.cuda.runtime.getDeviceCount()
-        if gpu < n:
+        devices = range(cupy.cuda.runtime.getDeviceCount())
+        if gpu in devices:
             cuda.check_cuda_available()
             return chainer.get_device(f'@cupy:{gpu}')
+        there = ', '.join(map(str, devices)) or 'none'
+        reason = f'there is no such CUDA device; there are: {there}'
     except ModuleNotFoundError:
         reason = 'CuPy is not installed; docs/usage.md says how to install it'
     except Exception as e:  # A broken installation or driver can raise anything.
         reason = f'CuPy finds no usable CUDA device ({" ".join(str(e).split())})'
-    else:
-        devices = ', '.join(map(str, range(n))) or 'none'
-        reason = f'there is no such CUDA device; there are: {devices}'
     raise ValueError(f'--gpu {gpu}: {reason}')
 
 

@@ -32,14 +32,12 @@ def epoch_of(name):
     return int(match[1]) if match else None
 
 
-def remove_snapshots(folder, names):
-    """Removes snapshots, by their names, unless they are gone already."""
-    for name in set(names).intersection(snapshots(folder)):
-        change(os.remove, os.path.join(folder, name), optional=True)
-
-
 def files_of_run(folder):
-    """Names of all files that a run left in a folder, or [] if there is no such folder."""
+    """Names of all files that a run left in a folder, or [] if there is no such folder.
+
+    The snapshots are first, and the oldest of them before the others: whoever moves or removes the
+    files in this order, and is interrupted, leaves no older snapshot in the place of a newer one.
+    """
     if not os.path.isdir(folder):
         return []
     names = _names(folder)
@@ -47,10 +45,7 @@ def files_of_run(folder):
 
 
 def set_aside(folder):
-    """Moves all files of a run into a subfolder, so that the folder holds no run.
-
-    The snapshots go first, the oldest of them before: an interruption leaves no older one.
-    """
+    """Moves all files of a run into a subfolder, so that the folder holds no run."""
     os.makedirs(aside(folder), exist_ok=True)
     for name in files_of_run(folder):
         change(os.rename, os.path.join(folder, name), os.path.join(aside(folder), name))
