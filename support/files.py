@@ -161,39 +161,32 @@ def lock(folder):
         os.makedirs(folder, exist_ok=True)
     except FileExistsError as e:
         raise NotADirectoryError(errno.ENOTDIR, 'is not a folder', folder) from e
+    # Neither emptied nor followed: whatever has this name may be somebody else's.
+    file = os.path.join(folder, '.lock')
+    places = {file: os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0)}
+    if fcntl:
+        places[folder] = os.O_RDONLY
     with contextlib.ExitStack() as held:
-        try:
-            # Neither emptied nor followed: whatever has this name may be somebody else's.
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0)
-            _hold(held, os.path.join(folder, '.lock'), flags, folder)
-        except OSError as e:
-            if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise
-            print(f'# {folder} cannot be locked ({e.strerror}): start no other training there')
-        try:
-            if fcntl:
-                _hold(held, folder, os.O_RDONLY, folder)
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass  # a network drive, say
+        for path, flags in places.items():
+            descriptor = os.open(path, flags, 0o666)
+            held.callback(os.close, descriptor)
+            try:
+                if not fcntl:
+                    msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+                    continue
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    raise BlockingIOError(errno.EWOULDBLOCK, 'another has got its name meanwhile')
+            except (BlockingIOError, PermissionError) as e:
+                problem = 'another training is writing to this folder'
+                raise BlockingIOError(e.errno, problem, folder) from e
+            except OSError as e:
+                if path == folder:
+                    continue  # on a network drive, say
+                if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                print(f'# {folder} cannot be locked ({e.strerror}): start no other training there')
         return held.pop_all()
-
-
-def _hold(held, path, flags, folder):
-    """Opens and locks a file or folder until ``held`` is closed; the error names ``folder``."""
-    descriptor = os.open(path, flags, 0o666)
-    held.callback(os.close, descriptor)
-    try:
-        if fcntl:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Meanwhile, another file may have got the name.
-            if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                raise BlockingIOError(errno.EWOULDBLOCK, 'replaced while it was locked')
-        else:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    except (BlockingIOError, PermissionError) as e:
-        raise BlockingIOError(e.errno, 'another training is writing to this folder', folder) from e
 
 
 # A dict of the arrays that Chainer's ``save_npz`` would save of a link, an optimizer or a trainer.
