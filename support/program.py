@@ -96,16 +96,16 @@ def get_device(gpu):
 
 
 def report_problem(problem):
-    """Prints one line on standard error.
+    """Prints one line on standard error; of several processes, the first comes first.
 
     Args:
         problem (str or Exception): What to say. For an ``OSError``, this is the file and the
             message of the system.
     """
-    if isinstance(problem, OSError) and problem.strerror:
-        problem = ': '.join(map(str, filter(None, (problem.filename, problem.strerror))))
     if {os.environ.get(name, '0') for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK')} != {'0'}:
         time.sleep(2)  # in which mpiexec ends this process, if the first has said the same
+    if isinstance(problem, OSError) and problem.strerror:
+        problem = ': '.join(map(str, filter(None, (problem.filename, problem.strerror))))
     # A name may have a line break, and a MemoryError no words.
     problem = '\\n'.join(str(problem).splitlines()) or 'there is not enough memory'
     print(f'{os.path.basename(sys.argv[0])}: {problem}', file=sys.stderr, flush=True)

@@ -136,6 +136,7 @@ class SharedBatchNormalization(L.BatchNormalization):
     """The batch normalization of a link, with the statistics of the minibatch of all processes."""
 
     def __init__(self, link, communicator):
+        # The parameters and moving averages are the link's own, not copies.
         vars(self).update(vars(link), communicator=communicator)
 
     def forward(self, x):
