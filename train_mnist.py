@@ -27,7 +27,7 @@ from support.files import BadFile, save_npz
 from support.program import errors_as_one_line, get_device
 from training import distributed, recipe
 from training.arguments import check_arguments, parse_arguments, print_arguments
-from training.report import Evaluator, FailOnNonFinite, Graph, Report, print_report
+from training.report import Evaluator, FailOnNonFinite, Report, print_report
 from training.snapshot import Snapshot, claim, how_to_resume, identity
 from training.temperature import fit_temperature
 from weight_clip import WeightClip
@@ -83,11 +83,11 @@ def build(args):
     trainer.extend(FailOnNonFinite())
     trainer.extend(Evaluator(Minibatches(*held_out, 1000) if args.hold_out else test_iter, model))
     recipe.extend(args, trainer, test_iter)
-    trainer.extend(Graph())
     trainer.extend(extensions.LogReport(log_name=None))  # Report writes the file
     trainer.extend(Report(net, 'held-out' if args.hold_out else 'test'))
-    trainer.extend(print_report())
-    if sys.stdout.isatty() and not args.quiet:
+    bar = sys.stdout.isatty() and not args.quiet
+    trainer.extend(print_report(bar))
+    if bar:
         # A plain function as trigger has no state, so snapshots are the same without the bar.
         trainer.extend(extensions.ProgressBar(update_interval=10), trigger=lambda trainer: True)
     trainer.extend(Snapshot(identity(args, train_images, train_labels), args.overwrite))

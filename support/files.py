@@ -25,19 +25,32 @@ WINDOWS = os.name == 'nt'
 PATIENCE = 2.0  # seconds for which a file may be busy, on Windows, before that is an error
 
 
-def patiently(change, *paths):
+def change(action, *paths, optional=False):
     """Renames or removes a file, and tries again while another program has it open.
 
     Windows refuses such a change for as long as, say, a viewer or a virus scanner reads the file.
     Other systems never do.
+
+    Args:
+        action (callable): ``os.rename``, ``os.replace`` or ``os.remove``.
+        paths (str): Its arguments.
+        optional (bool): Whether the file may stay as it was, which is then said.
+
+    Returns:
+        bool: Whether it is done.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return change(*paths)
+            action(*paths)
+            return True
         except PermissionError:
-            if not WINDOWS or time.monotonic() > deadline:
+            late = time.monotonic() > deadline
+            if not WINDOWS or late and not optional:
                 raise
+            if late:
+                print(f'# {paths[-1]} is open in another program and stays as it was', flush=True)
+                return False
             time.sleep(0.05)
 
 
@@ -59,7 +72,7 @@ def check_output(path, mark):
 
 
 @contextlib.contextmanager
-def replacing(path, mark=None):
+def replacing(path, mark=None, optional=False):
     """Opens a new file that replaces ``path`` once it is complete and on disk.
 
     A reader, also after a crash, finds either the old file or the new one, each complete. Until
@@ -69,6 +82,7 @@ def replacing(path, mark=None):
     Args:
         path (str): The file to write.
         mark (bytes): See :func:`check_output`; None if the caller knows what it replaces.
+        optional (bool): See :func:`change`; for what a training can do without.
 
     Yields:
         file: Binary file to write to. If the block raises, ``path`` stays as it was.
@@ -93,7 +107,7 @@ def replacing(path, mark=None):
         folder, name = os.path.split(target)
         new = os.path.join(folder, f'.{name}.new')
         with contextlib.suppress(FileNotFoundError):
-            os.remove(new)  # not emptied: it may be a link
+            change(os.remove, new)  # not emptied: it may be a link
         with open(new, 'xb') as f:
             yield f
             f.flush()
@@ -103,33 +117,15 @@ def replacing(path, mark=None):
                 raise OSError(errno.EBUSY, 'another program is writing to it', path)
         if mode:
             os.chmod(new, stat.S_IMODE(mode))
-        patiently(os.replace, new, target)
-        sync_folder(folder)
-    except BaseException as e:
+        if change(os.replace, new, target, optional=optional):
+            new = None
+            sync_folder(folder)
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, path) from e
+    finally:
         if new:
             with contextlib.suppress(OSError):
                 os.remove(new)
-        if isinstance(e, OSError):
-            raise OSError(e.errno, e.strerror, path) from e
-        raise
-
-
-@contextlib.contextmanager
-def replacing_if_free(path):
-    """:func:`replacing` for what a training can do without, such as a picture that it draws."""
-    with unless_busy(path), replacing(path) as f:
-        yield f
-
-
-@contextlib.contextmanager
-def unless_busy(path):
-    """Leaves a file as it was, and says so, if Windows refuses a change because it is open."""
-    try:
-        yield
-    except PermissionError:
-        if not WINDOWS:
-            raise
-        print(f'# {path} is open in another program and stays as it was', flush=True)
 
 
 def sync_folder(folder):
@@ -165,53 +161,36 @@ def lock(folder):
         os.makedirs(folder, exist_ok=True)
     except FileExistsError as e:
         raise NotADirectoryError(errno.ENOTDIR, 'is not a folder', folder) from e
+    # Neither emptied nor followed: whatever has this name may be somebody else's.
+    file = os.path.join(folder, '.lock')
+    places = {file: os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0)}
+    if fcntl:
+        places[folder] = os.O_RDONLY
     with contextlib.ExitStack() as held:
-        try:
-            # Neither emptied nor followed: whatever has this name may be somebody else's.
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0)
-            _hold(held, os.path.join(folder, '.lock'), flags, folder)
-        except OSError as e:
-            if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise
-            print(f'# {folder} cannot be locked ({e.strerror}): start no other training there')
-        try:
-            if fcntl:
-                _hold(held, folder, os.O_RDONLY, folder)
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass  # a network drive, say
+        for path, flags in places.items():
+            descriptor = os.open(path, flags, 0o666)
+            held.callback(os.close, descriptor)
+            try:
+                if not fcntl:
+                    msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+                    continue
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    raise BlockingIOError(errno.EWOULDBLOCK, 'another has got its name meanwhile')
+            except (BlockingIOError, PermissionError) as e:
+                problem = 'another training is writing to this folder'
+                raise BlockingIOError(e.errno, problem, folder) from e
+            except OSError as e:
+                if path == folder:
+                    continue  # on a network drive, say
+                if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                print(f'# {folder} cannot be locked ({e.strerror}): start no other training there')
         return held.pop_all()
 
 
-def _hold(held, path, flags, folder):
-    """Opens and locks a file or folder until ``held`` is closed; the error names ``folder``."""
-    descriptor = os.open(path, flags, 0o666)
-    held.callback(os.close, descriptor)
-    try:
-        if fcntl:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Meanwhile, another file may have got the name.
-            if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                raise BlockingIOError(errno.EWOULDBLOCK, 'replaced while it was locked')
-        else:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    except (BlockingIOError, PermissionError) as e:
-        raise BlockingIOError(e.errno, 'another training is writing to this folder', folder) from e
-
-
-def arrays_of(target):
-    """What Chainer's ``save_npz`` would save of a link, an optimizer or a trainer.
-
-    Args:
-        target: Object with Chainer's ``serialize`` method.
-
-    Returns:
-        dict: Arrays by name.
-    """
-    serializer = chainer.serializers.DictionarySerializer()
-    serializer.save(target)
-    return serializer.target
+# A dict of the arrays that Chainer's ``save_npz`` would save of a link, an optimizer or a trainer.
+arrays_of = chainer.serializers.npz.serialize
 
 
 def save_npz(path, target):
@@ -248,10 +227,13 @@ class BadFile(ValueError):
 def naming(path, errors=ValueError, problem=''):
     """Makes an error a :class:`BadFile`, whose message begins with the file's name.
 
+    An error of the system, and a lack of memory, say nothing about the content: the former gets
+    the name, the latter is raised as it is.
+
     Args:
         path (str): The file.
         errors (type): Which errors; ``Exception`` where others parse what is untrusted, and may
-            raise anything. A lack of memory says nothing about the file, and is raised as it is.
+            raise anything.
         problem (str): What stands before the message of the error.
     """
     try:
@@ -259,6 +241,8 @@ def naming(path, errors=ValueError, problem=''):
     except (BadFile, MemoryError):
         raise
     except errors as e:
+        if isinstance(e, OSError) and e.errno:
+            raise OSError(e.errno, e.strerror, path) from e
         reason = ' '.join(str(e).split())[:200]  # it may quote the whole file
         raise BadFile(f'{path}: {problem}{reason}') from e
 
@@ -277,12 +261,9 @@ def read_npz(path):
         OSError: If it cannot be read.
     """
     check_regular(path)
-    try:
+    with naming(path, Exception, 'damaged, or not a file that this program saved: '):
         with open(path, 'rb') as f:
             content = f.read()
-    except OSError as e:
-        raise OSError(e.errno, e.strerror, path) from e
-    with naming(path, Exception, 'damaged, or not a file that this program saved: '):
         with zipfile.ZipFile(io.BytesIO(content)) as z:
             members = z.infolist()
             # Weights hardly compress at all; a zip bomb compresses a thousand to one.
@@ -310,34 +291,25 @@ def _read_array(z, member):
             raise ValueError(f'an array of shape {shape} in {size} bytes')
         # Without the size, zipfile would unpack as much as there is.
         array = numpy.frombuffer(f.read(size), dtype).reshape(shape, order='F' if fortran else 'C')
-        return array.astype(dtype.newbyteorder('='), copy=False)
+        return array.astype(dtype.newbyteorder('='))  # a copy, which can be written to
 
 
-class _Deserializer(chainer.Deserializer):
-    """Gives a target its arrays, each only in place of one of the same shape and kind."""
-
-    def __init__(self, arrays, path=''):
-        self.arrays = arrays
-        self.path = path
+class _Deserializer(chainer.serializers.NpzDeserializer):
+    """Chainer's, but an array replaces only one of the same shape and kind."""
 
     def __getitem__(self, key):
-        return _Deserializer(self.arrays, f'{self.path}{key.strip("/")}/')
+        return _Deserializer(self.npz, f'{self.path}{key.strip("/")}/')
 
     def __call__(self, key, value):
         name = self.path + key.lstrip('/')
-        if name not in self.arrays:
+        if name not in self.npz:
             raise ValueError(f'{name} is missing')
-        array = self.arrays[name]
-        if value is None:
-            return array.copy()
-        if not isinstance(value, chainer.get_array_types()):
-            return type(value)(array.item())
-        if array.shape != value.shape or array.dtype.kind != value.dtype.kind:
-            raise ValueError(
-                f'{name} is {array.dtype}{array.shape}, not {value.dtype}{value.shape}'
-            )
-        value[...] = chainer.backend.get_device_from_array(value).send(array)
-        return value
+        array = self.npz[name]
+        if isinstance(value, chainer.get_array_types()):
+            if array.shape != value.shape or array.dtype.kind != value.dtype.kind:
+                words = f'{array.dtype}{array.shape}, not {value.dtype}{value.shape}'
+                raise ValueError(f'{name} is {words}')
+        return super().__call__(key, value)
 
 
 def restore(path, arrays, target):

@@ -20,8 +20,6 @@ class Parser(argparse.ArgumentParser):
     """Argument parser that reports a mistake in one line, without the usage."""
 
     def error(self, message):
-        if {os.environ.get(name, '0') for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK')} != {'0'}:
-            time.sleep(2)  # in which mpiexec ends this process, if the first has said the same
         report_problem(message)
         self.exit(2)
 
@@ -84,27 +82,28 @@ def get_device(gpu):
     try:
         import cupy
 
-        n = cupy.cuda.runtime.getDeviceCount()
-        if gpu < n:
+        devices = range(cupy.cuda.runtime.getDeviceCount())
+        if gpu in devices:
             cuda.check_cuda_available()
             return chainer.get_device(f'@cupy:{gpu}')
+        there = ', '.join(map(str, devices)) or 'none'
+        reason = f'there is no such CUDA device; there are: {there}'
     except ModuleNotFoundError:
         reason = 'CuPy is not installed; docs/usage.md says how to install it'
     except Exception as e:  # A broken installation or driver can raise anything.
         reason = f'CuPy finds no usable CUDA device ({" ".join(str(e).split())})'
-    else:
-        devices = ', '.join(map(str, range(n))) or 'none'
-        reason = f'there is no such CUDA device; there are: {devices}'
     raise ValueError(f'--gpu {gpu}: {reason}')
 
 
 def report_problem(problem):
-    """Prints one line on standard error.
+    """Prints one line on standard error; of several processes, the first comes first.
 
     Args:
         problem (str or Exception): What to say. For an ``OSError``, this is the file and the
             message of the system.
     """
+    if {os.environ.get(name, '0') for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK')} != {'0'}:
+        time.sleep(2)  # in which mpiexec ends this process, if the first has said the same
     if isinstance(problem, OSError) and problem.strerror:
         problem = ': '.join(map(str, filter(None, (problem.filename, problem.strerror))))
     # A name may have a line break, and a MemoryError no words.

@@ -28,20 +28,10 @@ PAPER = {
 }
 
 
-class _HelpFormatter(argparse.HelpFormatter):
-    """Adds the default to the help of an option, unless the help has it in words."""
-
-    def _get_help_string(self, action):
-        if action.nargs == 0 or action.default is None or '(default' in action.help:
-            return action.help
-        return f'{action.help} (default: %(default)s)'
-
-
 def make_parser():
     """Makes the parser, which alone knows the defaults."""
     parser = Parser(
         description='Trains a binary, quantized or float multilayer perceptron on MNIST.',
-        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     many = {'type': number(1, 10**6), 'metavar': 'N'}
@@ -92,6 +82,10 @@ def make_parser():
     clipped = 'what is clipped to [-1, 1]: all parameters, or W alone'
     add('--clip', choices=('all', 'weights'), default='all', help=clipped)
     add('--hold-out', **images, help='hold out the last N training images to choose the epoch')
+
+    for action in parser._actions:  # the default, unless the help has it in words
+        if not (action.nargs == 0 or action.default is None or '(default' in action.help):
+            action.help += ' (default: %(default)s)'
     return parser
 
 

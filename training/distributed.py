@@ -15,7 +15,7 @@ import chainer.links as L
 
 from support.files import restore
 from support.program import report_problem
-from training.arguments import make_parser, options
+from training.arguments import options
 from training.snapshot import claim, compare, how_to_resume
 
 
@@ -27,7 +27,7 @@ def connect(args):
     """
     if not args.communicator:
         if os.environ.get('OMPI_COMM_WORLD_SIZE', os.environ.get('PMI_SIZE', '1')) != '1':
-            make_parser().error(
+            raise ValueError(
                 'mpiexec has started several processes, of which each would train alone; add '
                 '--communicator naive to train one net on all of them'
             )
@@ -41,22 +41,15 @@ def connect(args):
         communicator = chainermn.create_communicator(args.communicator)
     except Exception as e:  # A broken installation of MPI or NCCL can raise anything.
         how = f'--communicator {args.communicator}: cannot be used (make setup MPI=1 installs MPI)'
-        make_parser().error(f'{how}: {e}')
+        raise ValueError(f'{how}: {e}') from e
+    args.quiet = True  # mpiexec gives a terminal to each process, wherever the output goes
     if communicator.rank:
         sys.stdout = open(os.devnull, 'w')
     return communicator
 
 
 def prepare(communicator, args, build):
-    """Prepares a training on all processes.
-
-    Args:
-        communicator (~chainermn.CommunicatorBase): What :func:`connect` returned.
-        args (argparse.Namespace): The options of the training.
-        build (callable): Makes the trainer of a single process of the options.
-
-    Returns:
-        tuple: The trainer, and the context manager to run it in.
+    """Prepares a training on all processes: see :func:`train_mnist.prepare`.
 
     Raises:
         ValueError: In the first process, if another fails, if they differ in options or data, or
@@ -98,24 +91,23 @@ def _share(communicator, trainer):
 
     The first process alone evaluates, prints, draws and writes.
     """
-    optimizer, rank = trainer.updater.get_optimizer('main'), communicator.rank
+    model, rank = trainer.updater.get_optimizer('main').target, communicator.rank
 
     def share(minibatch, device):
         size = len(minibatch[0]) // communicator.size
         return tuple(array[rank * size : (rank + 1) * size] for array in minibatch)
 
     def average(optimizer):
-        communicator.multi_node_mean_grad(optimizer.target)
-        for reported in optimizer.target.loss, optimizer.target.accuracy:
+        communicator.multi_node_mean_grad(model)
+        for reported in model.loss, model.accuracy:
             (mean,) = Mean(communicator).apply((reported,))
             chainer.as_array(reported)[...] = mean.array
 
     trainer.updater.converter = share
-    optimizer.add_hook(average)
-    for link in optimizer.target.links():
+    trainer.updater.get_optimizer('main').add_hook(average)
+    for link in list(model.predictor.children()):
         if isinstance(link, L.BatchNormalization):
-            link.__class__ = MultiNodeBatchNormalization
-            link.communicator = communicator
+            setattr(model.predictor, link.name, SharedBatchNormalization(link, communicator))
     if rank:
         for name in set(trainer._extensions) - {'ExponentialShift', 'Seed'}:
             del trainer._extensions[name]
@@ -140,8 +132,12 @@ class Mean(chainer.FunctionNode):
         return Mean(self.communicator).apply(grad_outputs)
 
 
-class MultiNodeBatchNormalization(L.BatchNormalization):
-    """Batch normalization with the statistics of the minibatch of all processes."""
+class SharedBatchNormalization(L.BatchNormalization):
+    """The batch normalization of a link, with the statistics of the minibatch of all processes."""
+
+    def __init__(self, link, communicator):
+        # The parameters and moving averages are the link's own, not copies.
+        vars(self).update(vars(link), communicator=communicator)
 
     def forward(self, x):
         if not chainer.config.train or chainer.config.keep_graph_on_report:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 
-from support.files import patiently, sync_folder, unless_busy
+from support.files import change, sync_folder
 
 # What a run leaves besides snapshots. All is written after the first snapshot.
 PICTURES = 'loss.png', 'accuracy.png', 'weights.png'
@@ -32,16 +32,12 @@ def epoch_of(name):
     return int(match[1]) if match else None
 
 
-def remove_snapshots(folder, names):
-    """Removes snapshots, by their names, unless they are gone already."""
-    for name in set(names).intersection(snapshots(folder)):
-        path = os.path.join(folder, name)
-        with unless_busy(path):
-            patiently(os.remove, path)
-
-
 def files_of_run(folder):
-    """Names of all files that a run left in a folder, or [] if there is no such folder."""
+    """Names of all files that a run left in a folder, or [] if there is no such folder.
+
+    The snapshots are first, and the oldest of them before the others: whoever moves or removes the
+    files in this order, and is interrupted, leaves no older snapshot in the place of a newer one.
+    """
     if not os.path.isdir(folder):
         return []
     names = _names(folder)
@@ -49,13 +45,10 @@ def files_of_run(folder):
 
 
 def set_aside(folder):
-    """Moves all files of a run into a subfolder, so that the folder holds no run.
-
-    The snapshots go first, the oldest of them before: an interruption leaves no older one.
-    """
+    """Moves all files of a run into a subfolder, so that the folder holds no run."""
     os.makedirs(aside(folder), exist_ok=True)
     for name in files_of_run(folder):
-        patiently(os.rename, os.path.join(folder, name), os.path.join(aside(folder), name))
+        change(os.rename, os.path.join(folder, name), os.path.join(aside(folder), name))
     sync_folder(aside(folder))
     sync_folder(folder)
 
@@ -63,8 +56,7 @@ def set_aside(folder):
 def remove_set_aside(folder):
     """Removes the run that was set aside, once it is replaced, but no file of somebody else."""
     place = aside(folder)
-    with unless_busy(place):
-        for name in files_of_run(place):
-            patiently(os.remove, os.path.join(place, name))
+    for name in files_of_run(place):
+        change(os.remove, os.path.join(place, name), optional=True)
     with contextlib.suppress(OSError):  # There is none, or something else is in it.
         os.rmdir(place)

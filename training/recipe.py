@@ -12,7 +12,7 @@ import chainer.links as L
 from chainer.training import extensions, triggers
 import numpy
 
-from support.files import arrays_of, restore, save_npz
+from support.files import save_npz
 from training.report import Evaluator
 
 
@@ -110,15 +110,12 @@ class ChooseEpoch(chainer.training.Extension):
     def __init__(self, test_iter, model):
         self.test_iter, self.model = test_iter, model
         self.epoch, self.accuracy = 0, 0.0
-        self.keep()
-
-    def keep(self):
-        self.best = {name: array.copy() for name, array in arrays_of(self.model.predictor).items()}
+        self.best = model.predictor.copy(mode='copy')
 
     def __call__(self, trainer):
         self.epoch = trainer.updater.epoch
         self.accuracy = float(trainer.observation['validation/main/accuracy'])
-        self.keep()
+        self.best.copyparams(self.model.predictor)
 
     def write(self, trainer):
         if self.epoch == trainer.updater.epoch or not self.written:  # it has changed, or may have
@@ -131,7 +128,7 @@ class ChooseEpoch(chainer.training.Extension):
         Returns:
             float: The accuracy on the test images.
         """
-        restore('best.model', self.best, self.model.predictor)
+        self.model.predictor.copyparams(self.best)
         accuracy = Evaluator(self.test_iter, self.model)()['main/accuracy']
         print(
             f'epoch {self.epoch}, chosen by the accuracy on the held-out images, '
@@ -142,5 +139,4 @@ class ChooseEpoch(chainer.training.Extension):
     def serialize(self, serializer):
         self.epoch = serializer('epoch', self.epoch)
         self.accuracy = serializer('accuracy', self.accuracy)
-        for name, array in self.best.items():
-            serializer['best'](name, array)
+        self.best.serialize(serializer['best'])

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import re
-import sys
 import time
 import types
 
@@ -16,7 +15,7 @@ from chainer.backends import cuda
 from chainer.training import extensions
 import numpy
 
-from support.files import replacing_if_free
+from support.files import replacing
 from support.models import describe_net
 
 # The columns of the table, and of each row of the log.
@@ -63,91 +62,58 @@ class FailOnNonFinite(chainer.training.Extension):
         FloatingPointError: If the loss was NaN or infinite; the message says when.
     """
 
-    priority = chainer.training.PRIORITY_EDITOR + 1  # before every other extension but Graph
-    sums = None
+    priority = chainer.training.PRIORITY_EDITOR + 1  # before every other extension
+
+    def __init__(self):
+        self.epoch = []  # losses and accuracies of its minibatches, on the GPU
 
     def __call__(self, trainer):
-        updater, observation = trainer.updater, trainer.observation
-        loss, when = chainer.as_array(observation['main/loss']), 'at'
-        if cuda.get_array_module(loss) is not numpy:
-            loss, when = self.mean_of_epoch(updater, observation), 'by'
-        if loss is not None and not numpy.isfinite(float(loss)):
+        updater, observation, when = trainer.updater, trainer.observation, 'at'
+        if updater.device.xp is not numpy:
+            self.epoch += (chainer.as_array(observation.pop(name)) for name in MEASURED[::2])
+            if not updater.is_new_epoch:
+                return
+            values = cuda.cupy.stack(self.epoch).reshape(-1, 2).astype(float).mean(axis=0)
+            observation.update(zip(MEASURED[::2], values.tolist()))
+            self.epoch, when = [], 'by'
+        loss = float(chainer.as_array(observation['main/loss']))
+        if not math.isfinite(loss):
             epoch = updater.epoch + (not updater.is_new_epoch)
             raise FloatingPointError(
-                f'the loss became {float(loss)} in epoch {epoch}, {when} iteration '
-                f'{updater.iteration}'
+                f'the loss became {loss} in epoch {epoch}, {when} iteration {updater.iteration}'
             )
 
-    def mean_of_epoch(self, updater, observation):
-        """Adds up losses and accuracies on the GPU, and reports their means once an epoch.
 
-        Returns:
-            float: The mean loss at the end of an epoch, otherwise None.
-        """
-        if self.sums is None:
-            self.sums, self.count = cuda.cupy.zeros(2, numpy.float64), 0
-        names = 'main/loss', 'main/accuracy'
-        values = [chainer.as_array(observation.pop(name)) for name in names]
-        cuda.elementwise(
-            'raw float32 loss, raw float32 accuracy',
-            'float64 sum',
-            'sum += i == 0 ? loss[0] : accuracy[0]',
-            'add_loss_and_accuracy',
-        )(*values, self.sums)
-        self.count += 1
-        if not updater.is_new_epoch:
-            return None
-        means = (self.sums.get() / self.count).tolist()
-        observation.update(zip(names, means))
-        self.sums = None
-        return means[0]
-
-
-def print_report():
-    """Chainer's PrintReport, in plain text where standard output is not a terminal."""
+def print_report(bar):
+    """Chainer's PrintReport, with codes for a terminal only beside a progress bar."""
 
     def write(text):
-        print(text if sys.stdout.isatty() else text.replace('\033[J', ''), end='', flush=True)
+        print(text if bar else text.replace('\033[J', ''), end='', flush=True)
 
     return extensions.PrintReport(COLUMNS, out=types.SimpleNamespace(write=write))
 
 
-class Graph(chainer.training.Extension):
-    """Trainer extension that writes the computational graph of the first loss to ``cg.dot``.
+def graph(trainer):
+    """The computational graph of the loss of the next minibatch, in the language of Graphviz.
 
     The links compute the loss of a graph, with BLAS, whose last bits depend on the number of
     threads. So it is computed apart from the training, by a copy of the model.
     """
-
-    priority = chainer.training.PRIORITY_EDITOR + 2  # before dropout is seeded
-
-    def initialize(self, trainer):
-        updater = trainer.updater
-        model = updater.get_optimizer('main').target.copy(mode='copy')
-        with chainer.using_config('keep_graph_on_report', True):
-            loss = model(*next(copy.copy(updater.get_iterator('main'))))
-        graph = computational_graph.build_computational_graph([loss])
-        self.content = graph.dump().encode()
-        print('graph generated', flush=True)
-
-    def __call__(self, trainer):
-        pass
-
-    def write(self, trainer):
-        if self.content:
-            with replacing_if_free(os.path.join(trainer.out, 'cg.dot')) as f:
-                f.write(self.content)
-            self.content = None
+    model = trainer.updater.get_optimizer('main').target.copy(mode='copy')
+    with chainer.using_config('keep_graph_on_report', True):
+        loss = model(*next(copy.copy(trainer.updater.get_iterator('main'))))
+    print('graph generated', flush=True)
+    return computational_graph.build_computational_graph([loss]).dump().encode()
 
 
 class Report(chainer.training.Extension):
-    """Trainer extension that writes ``log``, ``loss.png``, ``accuracy.png`` and ``weights.png``.
+    """Trainer extension that writes ``cg.dot``, ``log`` and the pictures.
 
-    ``log`` contains what :class:`~chainer.training.extensions.LogReport` collected, as JSON; the
-    first two pictures plot it. ``weights.png`` shows, for each linear layer, how its real-valued
-    weights are distributed over [-1, 1] before the training and after each epoch. The log is
-    written after each snapshot. The pictures are drawn at the end, and after a snapshot if the
-    last are thirty seconds old (drawing takes half a second).
+    ``log`` contains what :class:`~chainer.training.extensions.LogReport` collected, as JSON;
+    ``loss.png`` and ``accuracy.png`` plot it. ``weights.png`` shows, for each linear layer, how
+    its real-valued weights are distributed over [-1, 1] before the training and after each epoch.
+    The log is written after each snapshot. The pictures are drawn at the end, and after a snapshot
+    if the last are thirty seconds old (drawing takes half a second).
 
     Args:
         net (~net.MLP): The net.
@@ -155,7 +121,7 @@ class Report(chainer.training.Extension):
     """
 
     trigger = 1, 'epoch'
-    priority = chainer.training.PRIORITY_READER - 1  # after LogReport
+    priority = chainer.training.PRIORITY_EDITOR + 2  # the graph, before dropout is seeded
     bins = 101
 
     def __init__(self, net, images='test'):
@@ -167,6 +133,7 @@ class Report(chainer.training.Extension):
 
     def initialize(self, trainer):
         self.drawn = time.monotonic()
+        self.graph = graph(trainer)
         if not self.counts:
             self(trainer)
 
@@ -178,8 +145,12 @@ class Report(chainer.training.Extension):
         self.counts.append(row)
 
     def write(self, trainer):
+        if self.graph:
+            with replacing(os.path.join(trainer.out, 'cg.dot'), optional=True) as f:
+                f.write(self.graph)
+            self.graph = None
         log = trainer.get_extension('LogReport').log
-        with replacing_if_free(os.path.join(trainer.out, 'log')) as f:
+        with replacing(os.path.join(trainer.out, 'log'), optional=True) as f:
             f.write(json.dumps(log, indent=4).encode())
         if time.monotonic() - self.drawn > 30:
             self.draw(trainer)
@@ -197,7 +168,7 @@ class Report(chainer.training.Extension):
         title = self.title([row['validation/main/accuracy'] for row in log], accuracy)
         figures = {name: self.curves(title, log, name) for name in ('loss', 'accuracy')}
         for name, figure in {**figures, 'weights': self.weights(title)}.items():
-            with replacing_if_free(os.path.join(trainer.out, f'{name}.png')) as f:
+            with replacing(os.path.join(trainer.out, f'{name}.png'), optional=True) as f:
                 figure.savefig(f, format='png', dpi=150)
         self.drawn = time.monotonic()
 

@@ -1,6 +1,5 @@
 """Trainer snapshots, and how to resume from one."""
 
-import contextlib
 import errno
 import json
 import math
@@ -10,7 +9,7 @@ import zlib
 from chainer_compat import chainer
 import numpy
 
-from support.files import BadFile, lock, naming, read_npz, restore, save_npz
+from support.files import BadFile, change, lock, naming, read_npz, restore, save_npz
 from support.models import describe_net
 from support.program import quote
 from training import folder
@@ -95,7 +94,8 @@ class Snapshot(chainer.training.Extension):
     def follow(self, trainer):
         """Does what follows once the snapshot is on disk."""
         newest = self.file_name(trainer)
-        folder.remove_snapshots(trainer.out, self.names - {newest})
+        for name in self.names.intersection(folder.snapshots(trainer.out)) - {newest}:
+            change(os.remove, os.path.join(trainer.out, name), optional=True)
         self.names.add(newest)
         if self.overwrite:
             folder.remove_set_aside(trainer.out)
@@ -132,26 +132,17 @@ def claim(args, trainer):
     out, file = args.out, args.resume if args.resume != 'auto' else None
     # A file is read before the folder is made, and never while it is half-written.
     arrays = resume(file, trainer) if file else None
-    with contextlib.ExitStack() as held:
-        held.enter_context(lock(out))
+    with lock(out) as held:
         newest = folder.snapshots(out)[:1]
         if newest and args.resume == 'auto':
             arrays = _resume_newest(trainer)
-        elif not (newest and file and _same(file, os.path.join(out, newest[0]))):
+        elif not (newest and file and os.path.samefile(file, os.path.join(out, newest[0]))):
             _make_room(args)
             if file:
                 save_npz(os.path.join(out, Snapshot.file_name(trainer)), arrays)
             elif args.resume:
                 print(f'no snapshot in {out} to resume from: starting afresh')
         return held.pop_all(), arrays
-
-
-def _same(a, b):
-    """Whether two paths are of the same file or folder."""
-    try:
-        return os.path.samefile(a, b)
-    except OSError:  # there is none
-        return False
 
 
 def _make_room(args):
@@ -170,7 +161,7 @@ def _make_room(args):
             f'overwrite; {continuing}choose another folder with --out, or give --overwrite'
         )
     replaced = [f'{out}/{name}' for name in names] + [f'{aside}/{name}' for name in names_aside]
-    if args.initmodel and any(_same(args.initmodel, path) for path in replaced):
+    if args.initmodel and any(os.path.samefile(args.initmodel, path) for path in replaced):
         raise ValueError(
             f'--initmodel {args.initmodel}: belongs to the training that --overwrite would '
             'replace; choose another folder with --out'

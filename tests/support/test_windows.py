@@ -88,7 +88,7 @@ def test_a_file_that_stays_open(windows, tmp_path, capsys):
     with pytest.raises(PermissionError):
         with files.replacing(str(path)) as f:
             f.write(b'new')
-    with files.replacing_if_free(str(path)) as f:
+    with files.replacing(str(path), optional=True) as f:
         f.write(b'new')
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['log']
     assert capsys.readouterr().out == f'# {path} is open in another program and stays as it was\n'
@@ -98,8 +98,7 @@ def test_a_snapshot_that_stays_open(windows, tmp_path, capsys):
     path = tmp_path / 'snapshot_epoch_1'
     path.write_bytes(b'')
     windows('remove', 10**6)
-    with files.unless_busy(path):
-        files.patiently(os.remove, path)
+    files.change(os.remove, path, optional=True)
     assert path.exists()
     assert 'stays as it was' in capsys.readouterr().out
 
@@ -117,5 +116,5 @@ def test_elsewhere_a_refusal_is_an_error_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(files, 'WINDOWS', False)
     monkeypatch.setattr(os, 'replace', refuse)
     with pytest.raises(PermissionError):
-        with files.replacing_if_free(str(tmp_path / 'log')) as f:
+        with files.replacing(str(tmp_path / 'log'), optional=True) as f:
             f.write(b'new')

@@ -3,7 +3,7 @@
 import errno
 import types
 
-from chainer_compat import chainer  # noqa: F401
+from chainer_compat import chainer
 import numpy
 import pytest
 
@@ -14,7 +14,7 @@ import train_mnist
 from helpers import log_of
 from net import BinaryMLP
 from support.files import read_npz
-from training.report import Report, _ticks
+from training.report import FailOnNonFinite, Report, _ticks
 
 
 def log(*accuracies):
@@ -116,3 +116,25 @@ def test_no_picture_is_half_written(tmp_path, monkeypatch):
         report.draw(trainer)
     assert [path.name for path in tmp_path.iterdir()] == ['loss.png']
     assert (tmp_path / 'loss.png').read_bytes() == b'earlier'
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_losses_are_looked_at_once_an_epoch():
+    device, fail = chainer.get_device('@cupy:0'), FailOnNonFinite()
+    losses = [(1, 1), (1, 2), (1, 6), (2, 3), (2, numpy.nan), (2, 4)]
+    for iteration, (epoch, loss) in enumerate(losses, 1):
+        end = iteration % 3 == 0
+        updater = types.SimpleNamespace(
+            device=device, is_new_epoch=end, epoch=epoch - (not end), iteration=iteration
+        )
+        values = (device.send(numpy.array(x, 'f')) for x in (loss, loss / 10))
+        trainer = types.SimpleNamespace(
+            updater=updater, observation=dict(zip(('main/loss', 'main/accuracy'), values))
+        )
+        if iteration == 6:
+            with pytest.raises(FloatingPointError, match='became nan in epoch 2, by iteration 6'):
+                fail(trainer)
+        else:
+            fail(trainer)
+            means = {'main/loss': 3, 'main/accuracy': pytest.approx(0.3)}
+            assert trainer.observation == (means if end else {})
