@@ -173,7 +173,7 @@ class FusedNet(Function):
             W=W,
             b=b,
             gamma=_pad(gamma),
-            beta=_pad(beta, -1),
+            beta=_pad(beta, -1),  # with a gamma of 0, the level of the padding is 0
             n=n,
             eps=numpy.float32(bn.eps),
             training=training,

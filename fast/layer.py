@@ -1,11 +1,11 @@
 """A layer of the net, compiled: products, batch normalization, activation and their gradients.
 
-A thread takes a block of 64 units at a time, or for the gradient of the inputs eight images, and
-does all that is to be done for them. Inputs are bytes, pixels or levels of activations. Forward,
-their product with the quantized weights is exact in whole numbers, as in packed nets
-(fast/xnor.py): by XNOR where weights and levels have one bit. Backward, weights and levels of one
-bit are signs for products by look-up (fast/lookup.py), those of more are floats, and of the pixels
-only those that are not black take part, a fifth in MNIST.
+A thread takes a block of 64 units at a time, and does all that is to be done for them; for the
+gradient of the inputs, eight images (if weights have one bit) or 64 inputs. Inputs are pixels or
+levels of activations. Forward, their product with the quantized weights is exact in whole numbers,
+as in packed nets (fast/xnor.py): by XNOR where weights and levels have one bit, or else in bytes.
+Backward, weights and levels of one bit are signs for products by look-up (fast/lookup.py), those
+of more are floats, and of the pixels only those that are not black take part, a fifth in MNIST.
 """
 
 from numba import boolean, float32, int32, int64, uint8, uint32, uint64
