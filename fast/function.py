@@ -29,3 +29,9 @@ def accept(kind, *arrays):
     return all(
         isinstance(a, kind) and a.flags.c_contiguous and a.dtype == numpy.float32 for a in arrays
     )
+
+
+def accept_layer(kind, n_in, l, bn):
+    """Whether it can take a linear layer of n_in inputs and its batch normalization."""
+    arrays = l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
+    return l.bits <= 8 and accept(kind, *arrays) and l.W.shape[1] == n_in

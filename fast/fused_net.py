@@ -10,7 +10,7 @@ import weakref
 from chainer_compat import chainer
 import numpy
 
-from fast.function import Function, accept, has_statistics
+from fast.function import Function, accept_layer, has_statistics
 from fast.kernels import UNITS, groups_between_widenings
 from fast.layer import (
     Layer,
@@ -32,7 +32,7 @@ def links_of(net):
     return [(net[f'l{i}'], net[f'bn{i}']) for i in range(1, net.n_layers + 2)]
 
 
-def accepts(net, x):
+def can_fuse(net, x):
     """Whether :func:`fused_net` can compute this minibatch; the links compute all others.
 
     Args:
@@ -40,8 +40,8 @@ def accepts(net, x):
         x (:class:`~chainer.Variable` or array): The minibatch.
 
     Returns:
-        bool: False for other inputs than contiguous bytes of shape (N, K), other parameters than
-        float32 on the CPU, a graph that will be looked at, and gradients that it does not have.
+        bool: False for other inputs than bytes of shape (N, K), other parameters than float32 on
+        the CPU, a graph that will be looked at, gradients in test mode, and dropout of 8 bits.
     """
     config, links = chainer.config, links_of(net)
     if config.train:
@@ -56,8 +56,7 @@ def accepts(net, x):
         return False
     K = x.shape[1]
     for l, bn in links:
-        arrays = l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
-        if l.bits > 8 or not accept(numpy.ndarray, *arrays) or l.W.shape[1] != K:
+        if not accept_layer(numpy.ndarray, K, l, bn):
             return False
         K = len(l.W)
     return True
@@ -130,13 +129,13 @@ class FusedNet(Function):
         """The inputs of another layer, to be written: levels of so many bits."""
         units, n = _blocks(M) * UNITS, (2**bits - 1) << dropout
         by_xnor = self.net.l1.bits == n == 1
-        backward = N if chainer.config.train else 0
-        words = -(-backward // WORD) if n == 1 else 0
+        images = N if chainer.config.train else 0  # for backward
+        words = -(-images // WORD) if n == 1 else 0
         return {
             'P': self.empty((N, 0 if by_xnor else units), numpy.uint8),
             'bits': self.empty((N, units // 8 if by_xnor else 0), numpy.uint8),
             'signs': self.empty((words, units), numpy.uint32),
-            'x': self.empty((0 if words else _blocks(M), backward, UNITS)),
+            'x': self.empty((0 if words else _blocks(M), images, UNITS)),
             'middle': n,
             'unit': n,
             'factor': factor,
@@ -146,11 +145,7 @@ class FusedNet(Function):
         """Adds a layer, and returns the inputs of the next, levels of so many bits."""
         net, training, (M, K), N = self.net, chainer.config.train, W.shape, len(x['P'])
         blocks, first, n = _blocks(M), not self.layers, 2**net.l1.bits - 1
-        if training:
-            mean, var, inv_std = (numpy.empty_like(bn.avg_mean) for _ in range(3))
-        else:
-            mean, var = bn.avg_mean, bn.avg_var
-            inv_std = numpy.sqrt(numpy.reciprocal(var + bn.eps))
+        inv_std = numpy.sqrt(numpy.reciprocal(bn.avg_var + bn.eps))
         b = _pad(b)
         if not first and net.activation_bits > 1 and numpy.isnan(self.layers[-1].mean).any():
             b[:] = numpy.nan  # the level of NaN is a number, but NaN must stay NaN
@@ -177,13 +172,13 @@ class FusedNet(Function):
             n=n,
             eps=numpy.float32(bn.eps),
             training=training,
-            mean=_pad(mean),
-            var=_pad(var),
+            mean=_pad(bn.avg_mean),  # in training, the region writes those of the minibatch
+            var=_pad(bn.avg_var),
             inv_std=_pad(inv_std),
             y=self.empty((blocks, N, UNITS)),
             inside=inside,
-            levels=2**bits - 1,
             dropout=kept is not None,
+            next_n=2**bits - 1,
             **{f'next_{name}': following[name] for name in ('P', 'bits', 'signs', 'x')},
             gain=gain,
         )

@@ -299,9 +299,8 @@ def finish(b, sums, start, offset, T, t_start, thresholds, Y, y_start, as_bits, 
 
 
 def _signs(b, A, start):
-    numbers = b.read(b.at(A, start), 0, vector(A.type.pointee, 64))
-    compare = b.fcmp_ordered if A.type.pointee == FLOAT else b.icmp_signed
-    return b.bitcast(compare('>=', numbers, ir.Constant(numbers.type, None)), INT64)
+    numbers = b.read(b.at(A, start), 0, vector(FLOAT, 64))
+    return b.bitcast(b.fcmp_ordered('>=', numbers, constant(numbers.type, 0)), INT64)
 
 
 signs = kernel(_signs, types.uint64)  # the word whose bit i is set if A[start + i] >= 0

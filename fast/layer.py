@@ -63,11 +63,11 @@ Layer = structure(
     inv_std=_units,
     w_signs=_signs,  # of W, for backward; or what n w are, of shape (blocks of inputs, M, 64)
     w=_sums,
-    # Outputs: what is normalized, of shape (blocks, N, 64), and the levels of the activations.
+    # Outputs: what is normalized, of shape (blocks, N, 64), and the activations' levels.
     y=_sums,
     inside=boolean[:, :, ::1],  # whether dropout keeps it and, after forward, |z| <= 1
-    levels=int64,  # 2^bits - 1, for their bits; 0 for the last layer
     dropout=boolean,  # levels are twice as large, so that there is one in the middle
+    next_n=int64,  # 2^bits - 1, for the bits of the activations; 0 for the last layer
     next_P=_bytes,
     next_bits=_bytes,
     next_signs=_signs,
@@ -118,10 +118,10 @@ def _multiply_bits(b, layer, S):
 
 @compiled
 def _multiply_bytes(b, layer, S):
-    """Writes the sums of n w (2 P - middle). Weights n w are 2 C - (n - 2 middle of C)."""
+    """Writes the sums of n w (2 P - middle). A weight n w is 2 C + rest."""
     (M, K), N, wide = layer.W.shape, len(S), layer.P.shape[1]
     n, groups, units, w = layer.n, wide // 4, min(UNITS, M - b * UNITS), layer.w
-    middle = 0 if UNSIGNED else (n + 1) // 2
+    rest = -n if UNSIGNED else 1
     C = aligned(wide * UNITS, numpy.uint8).reshape((1, groups, UNITS, 4))
     rows = aligned(8 * wide, numpy.uint8).reshape((8, wide))
     levels, totals = numpy.zeros(wide, numpy.int32), aligned(UNITS, numpy.int32)
@@ -133,7 +133,7 @@ def _multiply_bytes(b, layer, S):
             W, total, nans = layer.W[m], int32(0), int32(0)
             for k in range(K):
                 levels[k] = level_of(W[k], int32(n), float32(n / 2))
-                rows[i, k] = uint8(levels[k] - middle)
+                rows[i, k] = uint8(levels[k] - (n + rest) // 2)
                 total += levels[k]
                 nans += int32(W[k] != W[k])
             totals[first + i] = 2 * total - n * K
@@ -147,7 +147,7 @@ def _multiply_bytes(b, layer, S):
                     row[j] = float32(2 * levels[of + j] - int32(n))
         for g in range(0, groups, 8):
             transpose(rows, g, groups, C, g * UNITS + first, UNITS)
-    found, rest = Groups(layer.totals, layer.counts, layer.places, layer.bytes), 2 * middle - n
+    found = Groups(layer.totals, layer.counts, layer.places, layer.bytes)
     args = layer.P, found, not layer.places.size, C, layer.every, rest
     no_levels = numpy.empty((0, 0), numpy.uint8)
     byte_block(0, *args, NO_THRESHOLDS, False, no_levels, S)
@@ -180,7 +180,7 @@ def _activate(b, layer, gamma, beta, mean, inv_std):
     """Writes the levels of the activations; where dropout takes one, the level that means 0."""
     y, inside, of = layer.y[b], layer.inside[b], b * UNITS
     P, bits, next_signs, x = layer.next_P, layer.next_bits, layer.next_signs, layer.next_x
-    n, half, dropout = int32(layer.levels), float32(layer.levels / 2), layer.dropout
+    n, half, dropout = int32(layer.next_n), float32(layer.next_n / 2), layer.dropout
     z, levels = aligned(UNITS, numpy.float32), aligned(UNITS, numpy.int32)
     middle = 2 * n if dropout else n
     for i in range(len(y)):
@@ -220,7 +220,7 @@ def forward(b, layer):
             y[i, u] = float32(S[i, u]) / unit * layer.factor + bias[u]
     if layer.training:
         _statistics(y, layer.eps, mean, layer.var[of], inv_std)
-    if layer.levels:
+    if layer.next_n:
         _activate(b, layer, layer.gamma[of], layer.beta[of], mean, inv_std)
 
 

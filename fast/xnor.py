@@ -1,4 +1,4 @@
-"""Layers of bits and bytes, compiled by Numba: for packed nets and for the net of fused_net.py.
+"""Layers of bits and bytes, compiled with Numba: for packed nets and for the net of fused_net.py.
 
 The product of weights and activations of ±1 counts the places where their bits disagree,
 
