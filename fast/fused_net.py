@@ -40,8 +40,8 @@ def can_fuse(net, x):
         x (:class:`~chainer.Variable` or array): The minibatch.
 
     Returns:
-        bool: False for other inputs than bytes of shape (N, K), other parameters than float32 on
-        the CPU, a graph that will be looked at, gradients in test mode, and dropout of 8 bits.
+        bool: False for other inputs than bytes of shape (N, K), no images, other parameters than
+        float32 on the CPU, a graph that will be looked at, and gradients that it does not have.
     """
     config, links = chainer.config, links_of(net)
     if config.train:
