@@ -118,7 +118,7 @@ class FusedNet(Function):
         return {
             'P': P,
             'middle': middle,
-            'unit': 2 * net.pixel_scale - middle,
+            'scale': 2 * net.pixel_scale - middle,  # for P / scale, or 2 P / scale - 1
             'factor': factor,
             'pixel_counts': numpy.empty(listed[0], numpy.int64),
             'pixel_images': self.empty(listed, numpy.uint32),
@@ -137,7 +137,7 @@ class FusedNet(Function):
             'signs': self.empty((words, units), numpy.uint32),
             'x': self.empty((0 if words else _blocks(M), images, UNITS)),
             'middle': n,
-            'unit': n,
+            'scale': n,
             'factor': factor,
         }
 

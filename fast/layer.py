@@ -38,10 +38,10 @@ _signs = uint32[:, ::1]  # words of the signs of 32 images, or units, for each i
 # Arrays for units have an element for each unit of each block.
 Layer = structure(
     'Layer',
-    # Inputs of N images: factor (2 P - middle) / unit.
+    # Inputs of N images: factor (2 P - middle) / scale.
     P=_bytes,
     middle=int64,
-    unit=int64,
+    scale=int64,
     factor=float32,
     # For products by XNOR, P as bits; for those of bytes, its groups: see fast/xnor.py.
     bits=_bytes,
@@ -73,7 +73,7 @@ Layer = structure(
     next_signs=_signs,
     next_x=_sums,
     # For backward, the signs 2 P - 1; or x = 2 P - middle, of shape (blocks, N, 64); or the pixels
-    # that are not black: their number, images and values 2 P factor / unit by column.
+    # that are not black: their number, images and values 2 P factor / scale by column.
     signs=_signs,
     x=_sums,
     pixel_counts=int64[::1],
@@ -208,7 +208,7 @@ def _activate(b, layer, gamma, beta, mean, inv_std):
 @region(Layer)
 def forward(b, layer):
     """Linear function, batch normalization and activation of a block of units."""
-    of, y, unit = slice(b * UNITS, (b + 1) * UNITS), layer.y[b], float32(layer.unit * layer.n)
+    of, y, scale = slice(b * UNITS, (b + 1) * UNITS), layer.y[b], float32(layer.scale * layer.n)
     S = aligned(len(y) * UNITS, numpy.int32).reshape((len(y), UNITS))
     if layer.bits.size:
         _multiply_bits(b, layer, S)
@@ -217,7 +217,7 @@ def forward(b, layer):
     bias, mean, inv_std = layer.b[of], layer.mean[of], layer.inv_std[of]
     for i in range(len(y)):
         for u in range(UNITS):
-            y[i, u] = float32(S[i, u]) / unit * layer.factor + bias[u]
+            y[i, u] = float32(S[i, u]) / scale * layer.factor + bias[u]
     if layer.training:
         _statistics(y, layer.eps, mean, layer.var[of], inv_std)
     if layer.next_n:
@@ -230,7 +230,7 @@ def forward(b, layer):
 @region(Layer)
 def list_pixels(b, layer):
     """Lists the pixels that are not black, for 64 columns of P."""
-    factor = layer.factor / float32(layer.unit)
+    factor = layer.factor / float32(layer.scale)
     for k in range(b * UNITS, (b + 1) * UNITS):
         layer.pixel_counts[k] = 0
     for i in range(len(layer.P)):
@@ -289,7 +289,7 @@ def _sign_gradient(b, layer):
 def _level_gradient(b, layer):
     """The gradient of W from levels: products of gy with all columns, four units at a time."""
     gy, gb, gW, units = layer.gy, layer.gb, layer.gW, min(UNITS, len(layer.W) - b * UNITS)
-    N, x, factor = layer.y.shape[1], layer.x, layer.factor / float32(layer.unit)
+    N, x, factor = layer.y.shape[1], layer.x, layer.factor / float32(layer.scale)
     rows = aligned(4 * UNITS, numpy.float32).reshape((4, UNITS))
     for k in range(len(x)):
         for u in range(0, units, 4):
@@ -306,7 +306,7 @@ def _pixel_gradient(b, layer):
     sums = aligned(wide * UNITS, numpy.float32)
     rows = aligned(8 * wide, numpy.float32).reshape((8, wide))
     units, gy = min(UNITS, M - b * UNITS), b * layer.gy.shape[1] * UNITS
-    offset = -layer.factor / float32(layer.unit) * layer.middle
+    offset = -layer.factor / float32(layer.scale) * layer.middle
     images, values = layer.pixel_images, layer.pixel_values
     for k in range(K):
         count = layer.pixel_counts[k]
