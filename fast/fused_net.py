@@ -152,7 +152,7 @@ class FusedNet(Function):
             mean, var = bn.avg_mean, bn.avg_var
             inv_std = numpy.sqrt(numpy.reciprocal(var + bn.eps))
         b = _pad(b)
-        if not first and net.activation_bits > 1 and numpy.isnan(self.layers[-1].mean).any():
+        if not first and net.activation_bits > 1 and numpy.isnan(self.layers[-1].beta).any():
             b[:] = numpy.nan  # the level of NaN is a number, but NaN must stay NaN
         kept, gain = _drop(net.dropout_hidden if bits else 0, N, M)
         inside = self.empty((blocks, N, UNITS), bool)

@@ -205,17 +205,20 @@ def test_gradients_add_up():
     assert apart(model.l1.W.grad, gradients[0] + gradients[1]) < 1e-5
 
 
-@pytest.mark.parametrize('bits', [1, 4])
-def test_nan_stays_nan(bits):
-    ours, theirs = (
-        make(room, 'QuantizedMLP', (5, 8, 3, 1, bits, bits), {}) for room in (fast, net)
-    )
-    x = digits(4, 5)[0]
-    for model in ours, theirs:
-        model.l1.W.array[2, 0] = numpy.nan
-    y = ours(x).array
-    assert numpy.array_equal(numpy.isnan(y), numpy.isnan(theirs(x).array))
-    assert numpy.isnan(y).any() == (bits > 1)  # the sign of NaN is -1
+@pytest.mark.parametrize('weight_bits, activation_bits', [(1, 1), (4, 4), (1, 2), (2, 1)])
+@pytest.mark.parametrize('training', [True, False])
+def test_nan_stays_nan(weight_bits, activation_bits, training):
+    sizes, x = (5, 8, 3, 1, weight_bits, activation_bits), digits(4, 5)[0]
+    for path in '/l1/W', '/l1/b', '/bn1/gamma', '/bn1/beta':
+        found = []
+        for room in fast, net:
+            model = make(room, 'QuantizedMLP', sizes, {})
+            dict(model.namedparams())[path].array.flat[2] = numpy.nan
+            with chainer.using_config('train', training), chainer.no_backprop_mode():
+                found.append(numpy.isnan(model(x).array))
+        assert equal(*found), path
+        # The sign of NaN is -1.
+        assert found[1].any() == (activation_bits > 1 and (weight_bits > 1 or path != '/l1/W'))
 
 
 BYTES = digits(6, 5)[0]
