@@ -1,6 +1,8 @@
 """Numba's cache of compiled functions, without which everything works, only later."""
 
 import contextlib
+import hashlib
+import pathlib
 
 import numba
 from numba.core.caching import FunctionCache
@@ -10,8 +12,19 @@ OPTIONS = {'nogil': True, 'error_model': 'numpy'}
 compiled = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
 
 
+_sources = sorted(pathlib.Path(__file__).parent.glob('*.py'))
+_digest = hashlib.sha256(b''.join(path.read_bytes() for path in _sources)).digest()
+
+
 class _Cache(FunctionCache):
-    """Numba's cache, which a damaged file or a full disk leaves empty instead of raising."""
+    """Numba's cache, which a damaged file or a full disk leaves empty instead of raising.
+
+    A change in any file of this folder empties it, too: functions contain code from several.
+    """
+
+    def __init__(self, function):
+        super().__init__(function)
+        self._cache_file._source_stamp = self._cache_file._source_stamp, _digest
 
     def load_overload(self, *arguments):
         try:
