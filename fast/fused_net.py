@@ -40,7 +40,7 @@ def accepts(net, x):
         x (:class:`~chainer.Variable` or array): The minibatch.
 
     Returns:
-        bool: False for other inputs than contiguous bytes of shape (N, K), other parameters than
+        bool: False for other inputs than bytes of shape (N, K), no images, other parameters than
         float32 on the CPU, a graph that will be looked at, and gradients that it does not have.
     """
     config, links = chainer.config, links_of(net)
@@ -49,7 +49,7 @@ def accepts(net, x):
         # Twice a level must be a byte.
         possible = possible and not (net.dropout_hidden and net.activation_bits == 8)
     else:
-        possible = not config.enable_backprop
+        possible = not config.enable_backprop and len(x) > 0
     possible = possible and not config.keep_graph_on_report and net.activation_bits <= 8
     possible = possible and isinstance(x, numpy.ndarray) and x.dtype == numpy.uint8
     if not possible or x.ndim != 2 or net.signed_pixels and net.pixel_scale % 2:

@@ -18,6 +18,9 @@ pytestmark = pytest.mark.skipif(
     fast.missing is not None, reason=f'Numba cannot be used: {fast.missing}'
 )
 
+if not fast.missing:
+    from fast.fused_net import accepts
+
 NETS = [
     ('BinaryMLP', (784, 100, 10, 2), {}),
     ('BinaryMLP', (5, 64, 3, 1), {}),
@@ -261,6 +264,13 @@ def test_float64_is_computed_by_the_links():
     with chainer.using_config('dtype', numpy.float64):
         model = make(fast, 'BinaryMLP', (5, 4, 3, 1), {})
     assert model(BYTES).dtype == numpy.float64
+
+
+def test_no_images_are_left_to_the_links():
+    model = make(fast, 'BinaryMLP', (5, 4, 3, 1), {})
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        assert accepts(model, BYTES) and not accepts(model, BYTES[:0])
+        assert model(BYTES[:0]).shape == (0, 3)
 
 
 def test_one_image_has_the_warning_of_the_links():
