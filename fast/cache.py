@@ -7,10 +7,12 @@ import pathlib
 import numba
 from numba.core.caching import FunctionCache
 
+if numba.config.DISABLE_JIT:  # Python cannot call the functions of fast/llvm.py.
+    raise ImportError('NUMBA_DISABLE_JIT is set')
+
 OPTIONS = {'nogil': True, 'error_model': 'numpy'}
 # For parts of other functions, which Python does not call.
 compiled = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
-
 
 _sources = sorted(pathlib.Path(__file__).parent.glob('*.py'))
 _digest = hashlib.sha256(b''.join(path.read_bytes() for path in _sources)).digest()
