@@ -41,7 +41,8 @@ def accepts(net, x):
 
     Returns:
         bool: False for other inputs than bytes of shape (N, K), no images, other parameters than
-        float32 on the CPU, a graph that will be looked at, and gradients that it does not have.
+        float32 on the CPU, a graph that will be looked at, gradients that it does not have, and
+        so many inputs that sums could overflow.
     """
     config, links = chainer.config, links_of(net)
     if config.train:
@@ -57,7 +58,9 @@ def accepts(net, x):
     K = x.shape[1]
     for l, bn in links:
         arrays = l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
-        if l.bits > 8 or not accept(numpy.ndarray, *arrays) or l.W.shape[1] != K:
+        possible = l.bits <= 8 and accept(numpy.ndarray, *arrays) and l.W.shape[1] == K
+        # K products, each less than 2^(bits + 9), must have a sum of 32 bits.
+        if not possible or K << l.bits >= 2**22:
             return False
         K = len(l.W)
     return True

@@ -260,6 +260,16 @@ def test_levels_that_are_no_bytes_are_computed_by_the_links():
     assert type(model(BYTES).creator).__name__ != 'FusedNet'
 
 
+def test_sums_that_may_overflow_are_computed_by_the_links():
+    x, outputs = numpy.full((3, 30000), 255, numpy.uint8), []
+    x[1:] = [[0], [99]]
+    for room in fast, net:
+        model = make(room, 'QuantizedMLP', (30000, 4, 3, 1, 8, 8), {})
+        model.l1.W.array[:] = 1
+        outputs.append(model(x).array)
+    assert apart(*outputs) < 1e-3
+
+
 def test_float64_is_computed_by_the_links():
     with chainer.using_config('dtype', numpy.float64):
         model = make(fast, 'BinaryMLP', (5, 4, 3, 1), {})
