@@ -58,9 +58,9 @@ def accepts(net, x):
     K = x.shape[1]
     for l, bn in links:
         arrays = l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
-        possible = l.bits <= 8 and accept(numpy.ndarray, *arrays) and l.W.shape[1] == K
+        possible = accept(numpy.ndarray, *arrays) and l.W.shape[1] == K
         # K products, each less than 2^(bits + 9), must have a sum of 32 bits.
-        if not possible or K << l.bits >= 2**22:
+        if not (possible and l.bits == net.l1.bits <= 8 and K << l.bits < 2**22):
             return False
         K = len(l.W)
     return True

@@ -270,6 +270,13 @@ def test_sums_that_may_overflow_are_computed_by_the_links():
     assert apart(*outputs) < 1e-3
 
 
+def test_layers_of_different_bits_are_computed_by_the_links():
+    model = make(fast, 'QuantizedMLP', (5, 4, 3, 1, 4, 4), {})
+    fused(model(BYTES))
+    model.l2.bits = 1
+    assert type(model(BYTES).creator).__name__ != 'FusedNet'
+
+
 def test_float64_is_computed_by_the_links():
     with chainer.using_config('dtype', numpy.float64):
         model = make(fast, 'BinaryMLP', (5, 4, 3, 1), {})
