@@ -41,7 +41,8 @@ def can_fuse(net, x):
 
     Returns:
         bool: False for other inputs than bytes of shape (N, K), no images, other parameters than
-        float32 on the CPU, a graph that will be looked at, and gradients that it does not have.
+        float32 on the CPU, a graph that will be looked at, gradients that it does not have, and
+        so many inputs that sums could overflow.
     """
     config, links = chainer.config, links_of(net)
     if config.train:
@@ -49,14 +50,16 @@ def can_fuse(net, x):
         # Twice a level must be a byte.
         possible = possible and not (net.dropout_hidden and net.activation_bits == 8)
     else:
-        possible = not config.enable_backprop
+        possible = not config.enable_backprop and len(x) > 0
     possible = possible and not config.keep_graph_on_report and net.activation_bits <= 8
     possible = possible and isinstance(x, numpy.ndarray) and x.dtype == numpy.uint8
     if not possible or x.ndim != 2 or net.signed_pixels and net.pixel_scale % 2:
         return False
     K = x.shape[1]
     for l, bn in links:
-        if not accept_layer(numpy.ndarray, K, l, bn):
+        # K products, each less than 2^(bits + 9), must have a sum of 32 bits.
+        possible = l.bits == net.l1.bits and K << l.bits < 2**22
+        if not (possible and accept_layer(numpy.ndarray, K, l, bn)):
             return False
         K = len(l.W)
     return True
@@ -147,7 +150,7 @@ class FusedNet(Function):
         blocks, first, n = _blocks(M), not self.layers, 2**net.l1.bits - 1
         inv_std = numpy.sqrt(numpy.reciprocal(bn.avg_var + bn.eps))
         b = _pad(b)
-        if not first and net.activation_bits > 1 and numpy.isnan(self.layers[-1].mean).any():
+        if not first and net.activation_bits > 1 and numpy.isnan(self.layers[-1].beta).any():
             b[:] = numpy.nan  # the level of NaN is a number, but NaN must stay NaN
         kept, gain = _drop(net.dropout_hidden if bits else 0, N, M)
         inside = self.empty((blocks, N, UNITS), bool)

@@ -14,9 +14,6 @@ each input, it loads the weights of all units and adds what an instruction set m
   adds them; UDOT does so for unsigned weights. AVX2 has VPMADDUBSW, which adds pairs to 16 bits;
   these are widened before they can overflow.
 - Sums of rows of floats, times one number for each row.
-
-Numba caches compiled functions by the file that defines them: after a change here or in
-fast/llvm.py, delete ``fast/__pycache__``.
 """
 
 from llvmlite import ir
