@@ -3,8 +3,8 @@
 
     .venv/bin/python benchmarks/packed_checks.py MODEL ...
 
-A unit differs where the float net, given the same inputs, computes another level, because it
-rounds as it sums and the exact sum is at a threshold.
+A unit differs where the links of the float net, given the same inputs, compute another level,
+because they round as they sum and the exact sum is at a threshold.
 """
 
 import os

@@ -39,8 +39,8 @@ def orders(n):
 
 
 def initial_weights(sizes, recipe=False):
-    """The same for every contender: of shape (outputs, inputs), normal with deviation
-    sqrt(1 / inputs), or uniform in [-1, 1] in the paper's recipe. Ours draws them, too.
+    """The same for every contender, ours included: of shape (outputs, inputs), normal with
+    deviation sqrt(1 / inputs), or uniform in [-1, 1] in the paper's recipe.
     """
     random = numpy.random.RandomState(0)
     weights = [random.standard_normal((m, k)) / numpy.sqrt(k) for k, m in zip(sizes, sizes[1:])]

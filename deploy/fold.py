@@ -38,9 +38,10 @@ def fold(net):
     increasing if gamma is positive and decreasing if it is negative. Where it is negative, the
     weights are negated, so that all units are increasing. The thresholds are found by bisection
     with the net's own batch normalization and quantizer, so a unit has the same level for every
-    sum that the float net computes exactly: all sums of a binary net. In nets of more bits, and in
-    the first layer of older nets, whose pixels were divided by 255, the float net rounds as it
-    sums, and the two can differ in a unit whose sum is within float rounding of a threshold.
+    sum that the float net computes exactly: in a binary net, all; by fast/, which adds whole
+    numbers, all of up to 24 bits. Otherwise (also in the first layer of older nets, whose pixels
+    were divided by 255) the float net rounds as it sums, and the two can differ in a unit whose
+    sum is within float rounding of a threshold.
 
     Args:
         net (~net.MLP): The net, on the CPU, with finite parameters.

@@ -4,15 +4,14 @@ import numpy
 
 from deploy.packed import PackedMLP, pack_bits, pad
 from fast import cpu
-from fast.kernels import groups_between_widenings
-from fast.xnor import UNITS, affine, arrange_bits, bit_layer, byte_layer
+from fast.kernels import UNITS, UNSIGNED, groups_between_widenings
+from fast.memory import Memory
+from fast.xnor import affine, arrange_bits, bit_layer, byte_layer
 
 
 def _aligned(array):
     """A copy that starts at a cache line: loading a vector that straddles two takes longer."""
-    memory = numpy.empty(array.nbytes + 64, numpy.uint8)
-    start = -memory.ctypes.data % 64
-    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy = Memory().empty(array.shape, array.dtype)
     copy[...] = array
     return copy
 
@@ -51,12 +50,11 @@ class XnorMLP(PackedMLP):
 
     def _bytes(self, dense, layer, T):
         """Arguments of byte_layer for a layer with these thresholds."""
-        middle = 0 if cpu.BYTES == 'dotprod' else (layer.n + 1) // 2
+        rest = -layer.n if UNSIGNED else 1  # a weight is 2 C + rest
         # Inputs are padded as the layer before pads its units, and pixels to groups of four.
-        C = self._padded(layer, UNITS if dense else 4) - middle
+        C = self._padded(layer, UNITS if dense else 4) - (layer.n + rest) // 2
         blocks = C.astype(numpy.int8).reshape(-1, UNITS, C.shape[1] // 4, 4).transpose(0, 2, 1, 3)
         every = groups_between_widenings(2**layer.input_bits - 1, (layer.n + 1) // 2)
-        rest = 2 * middle - layer.n
         return dense, _aligned(blocks), every, rest, self._blocks(T), self.bits
 
     def chunk_logits(self, images):

@@ -49,12 +49,10 @@ class AdamRule(adam.AdamRule):
 class Adam(chainer.optimizers.Adam):
     """:class:`chainer.optimizers.Adam`, computed faster.
 
-    It is a compiled loop on the CPU, with exactly the same results, and one kernel on a GPU, with
-    the same results up to rounding.
-
-    NumPy passes over memory many times for one update; the loop passes once and clips on the way
-    if a :class:`~weight_clip.WeightClip` was added to the optimizer or to the update rule of the
-    parameter. See benchmarks/README.md for the gain.
+    NumPy passes over memory many times for one update. A compiled loop on the CPU, with exactly
+    the same results, or one kernel on a GPU, with the same results up to rounding, passes once. It
+    clips on the way if a :class:`~weight_clip.WeightClip` was added to the optimizer or to the
+    update rule of the parameter.
     """
 
     def create_update_rule(self):

@@ -3,7 +3,8 @@
 missing = None
 try:
     from fast import layer, loops  # noqa: F401
-except (ImportError, OSError) as e:  # OSError: llvmlite's library cannot be loaded
+# OSError: llvmlite's library cannot be loaded; ValueError: a variable NUMBA_... is wrong.
+except (ImportError, OSError, ValueError) as e:
     missing = e
 
 

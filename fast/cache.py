@@ -1,17 +1,32 @@
 """Numba's cache of compiled functions, without which everything works, only later."""
 
 import contextlib
+import hashlib
+import pathlib
 
 import numba
 from numba.core.caching import FunctionCache
+
+if numba.config.DISABLE_JIT:  # Python cannot call the functions of fast/llvm.py.
+    raise ImportError('NUMBA_DISABLE_JIT is set')
 
 OPTIONS = {'nogil': True, 'error_model': 'numpy'}
 # For parts of other functions, which Python does not call.
 compiled = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
 
+_sources = sorted(pathlib.Path(__file__).parent.glob('*.py'))
+_digest = hashlib.sha256(b''.join(path.read_bytes() for path in _sources)).digest()
+
 
 class _Cache(FunctionCache):
-    """Numba's cache, which a damaged file or a full disk leaves empty instead of raising."""
+    """Numba's cache, which a damaged file or a full disk leaves empty instead of raising.
+
+    A change in any file of this folder empties it, too: functions contain code from several.
+    """
+
+    def __init__(self, function):
+        super().__init__(function)
+        self._cache_file._source_stamp = self._cache_file._source_stamp, _digest
 
     def load_overload(self, *arguments):
         try:

@@ -1,4 +1,4 @@
-"""What a net on the CPU, a layer on a GPU and the loss share, each a function of Chainer."""
+"""What a net on the CPU, and a layer and the loss on a GPU share, each a function of Chainer."""
 
 from chainer_compat import chainer
 import chainer.links as L
@@ -29,3 +29,9 @@ def accept(kind, *arrays):
     return all(
         isinstance(a, kind) and a.flags.c_contiguous and a.dtype == numpy.float32 for a in arrays
     )
+
+
+def accept_layer(kind, n_in, l, bn):
+    """Whether it can take a linear layer of n_in inputs and its batch normalization."""
+    arrays = l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
+    return l.bits <= 8 and accept(kind, *arrays) and l.W.shape[1] == n_in

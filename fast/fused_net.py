@@ -10,7 +10,7 @@ import weakref
 from chainer_compat import chainer
 import numpy
 
-from fast.function import Function, accept, has_statistics
+from fast.function import Function, accept_layer, has_statistics
 from fast.kernels import UNITS, groups_between_widenings
 from fast.layer import (
     Layer,
@@ -32,7 +32,7 @@ def links_of(net):
     return [(net[f'l{i}'], net[f'bn{i}']) for i in range(1, net.n_layers + 2)]
 
 
-def accepts(net, x):
+def can_fuse(net, x):
     """Whether :func:`fused_net` can compute this minibatch; the links compute all others.
 
     Args:
@@ -40,8 +40,9 @@ def accepts(net, x):
         x (:class:`~chainer.Variable` or array): The minibatch.
 
     Returns:
-        bool: False for other inputs than contiguous bytes of shape (N, K), other parameters than
-        float32 on the CPU, a graph that will be looked at, and gradients that it does not have.
+        bool: False for other inputs than bytes of shape (N, K), no images, other parameters than
+        float32 on the CPU, a graph that will be looked at, gradients that it does not have, and
+        so many inputs that sums could overflow.
     """
     config, links = chainer.config, links_of(net)
     if config.train:
@@ -49,15 +50,16 @@ def accepts(net, x):
         # Twice a level must be a byte.
         possible = possible and not (net.dropout_hidden and net.activation_bits == 8)
     else:
-        possible = not config.enable_backprop
+        possible = not config.enable_backprop and len(x) > 0
     possible = possible and not config.keep_graph_on_report and net.activation_bits <= 8
     possible = possible and isinstance(x, numpy.ndarray) and x.dtype == numpy.uint8
     if not possible or x.ndim != 2 or net.signed_pixels and net.pixel_scale % 2:
         return False
     K = x.shape[1]
     for l, bn in links:
-        arrays = l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
-        if l.bits > 8 or not accept(numpy.ndarray, *arrays) or l.W.shape[1] != K:
+        # K products, each less than 2^(bits + 9), must have a sum of 32 bits.
+        possible = l.bits == net.l1.bits and K << l.bits < 2**22
+        if not (possible and accept_layer(numpy.ndarray, K, l, bn)):
             return False
         K = len(l.W)
     return True
@@ -119,7 +121,7 @@ class FusedNet(Function):
         return {
             'P': P,
             'middle': middle,
-            'unit': 2 * net.pixel_scale - middle,
+            'scale': 2 * net.pixel_scale - middle,  # for P / scale, or 2 P / scale - 1
             'factor': factor,
             'pixel_counts': numpy.empty(listed[0], numpy.int64),
             'pixel_images': self.empty(listed, numpy.uint32),
@@ -130,15 +132,15 @@ class FusedNet(Function):
         """The inputs of another layer, to be written: levels of so many bits."""
         units, n = _blocks(M) * UNITS, (2**bits - 1) << dropout
         by_xnor = self.net.l1.bits == n == 1
-        backward = N if chainer.config.train else 0
-        words = -(-backward // WORD) if n == 1 else 0
+        images = N if chainer.config.train else 0  # for backward
+        words = -(-images // WORD) if n == 1 else 0
         return {
             'P': self.empty((N, 0 if by_xnor else units), numpy.uint8),
             'bits': self.empty((N, units // 8 if by_xnor else 0), numpy.uint8),
             'signs': self.empty((words, units), numpy.uint32),
-            'x': self.empty((0 if words else _blocks(M), backward, UNITS)),
+            'x': self.empty((0 if words else _blocks(M), images, UNITS)),
             'middle': n,
-            'unit': n,
+            'scale': n,
             'factor': factor,
         }
 
@@ -146,13 +148,9 @@ class FusedNet(Function):
         """Adds a layer, and returns the inputs of the next, levels of so many bits."""
         net, training, (M, K), N = self.net, chainer.config.train, W.shape, len(x['P'])
         blocks, first, n = _blocks(M), not self.layers, 2**net.l1.bits - 1
-        if training:
-            mean, var, inv_std = (numpy.empty_like(bn.avg_mean) for _ in range(3))
-        else:
-            mean, var = bn.avg_mean, bn.avg_var
-            inv_std = numpy.sqrt(numpy.reciprocal(var + bn.eps))
+        inv_std = numpy.sqrt(numpy.reciprocal(bn.avg_var + bn.eps))
         b = _pad(b)
-        if not first and net.activation_bits > 1 and numpy.isnan(self.layers[-1].mean).any():
+        if not first and net.activation_bits > 1 and numpy.isnan(self.layers[-1].beta).any():
             b[:] = numpy.nan  # the level of NaN is a number, but NaN must stay NaN
         kept, gain = _drop(net.dropout_hidden if bits else 0, N, M)
         inside = self.empty((blocks, N, UNITS), bool)
@@ -173,17 +171,17 @@ class FusedNet(Function):
             W=W,
             b=b,
             gamma=_pad(gamma),
-            beta=_pad(beta, -1),
+            beta=_pad(beta, -1),  # with a gamma of 0, the level of the padding is 0
             n=n,
             eps=numpy.float32(bn.eps),
             training=training,
-            mean=_pad(mean),
-            var=_pad(var),
+            mean=_pad(bn.avg_mean),  # in training, the region writes those of the minibatch
+            var=_pad(bn.avg_var),
             inv_std=_pad(inv_std),
             y=self.empty((blocks, N, UNITS)),
             inside=inside,
-            levels=2**bits - 1,
             dropout=kept is not None,
+            next_n=2**bits - 1,
             **{f'next_{name}': following[name] for name in ('P', 'bits', 'signs', 'x')},
             gain=gain,
         )

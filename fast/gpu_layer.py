@@ -9,7 +9,7 @@ from chainer.backends import cuda
 import numpy
 
 from fast import gpu
-from fast.function import Function, accept, has_statistics
+from fast.function import Function, accept, accept_layer, has_statistics
 from qst import quantize
 
 
@@ -46,10 +46,9 @@ class GPULayer(Function):
 
 def can_fuse(x, l, bn):
     """Whether :func:`gpu_layer` can compute this minibatch; the links compute all others."""
-    arrays = x, l.W.array, l.b.array, bn.gamma.array, bn.beta.array, bn.avg_mean, bn.avg_var
-    possible = accept(cuda.ndarray, *arrays) and x.ndim == 2 and x.shape[1] == l.W.shape[1]
-    possible = possible and l.bits <= 8 and not chainer.config.keep_graph_on_report
-    return possible and has_statistics(x, bn)
+    possible = accept(cuda.ndarray, x) and x.ndim == 2 and has_statistics(x, bn)
+    possible = possible and not chainer.config.keep_graph_on_report
+    return possible and accept_layer(cuda.ndarray, x.shape[1], l, bn)
 
 
 def gpu_layer(x, l, bn, activation_bits=0):

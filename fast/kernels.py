@@ -14,9 +14,6 @@ each input, it loads the weights of all units and adds what an instruction set m
   adds them; UDOT does so for unsigned weights. AVX2 has VPMADDUBSW, which adds pairs to 16 bits;
   these are widened before they can overflow.
 - Sums of rows of floats, times one number for each row.
-
-Numba caches compiled functions by the file that defines them: after a change here or in
-fast/llvm.py, delete ``fast/__pycache__``.
 """
 
 from llvmlite import ir
@@ -299,9 +296,8 @@ def finish(b, sums, start, offset, T, t_start, thresholds, Y, y_start, as_bits, 
 
 
 def _signs(b, A, start):
-    numbers = b.read(b.at(A, start), 0, vector(A.type.pointee, 64))
-    compare = b.fcmp_ordered if A.type.pointee == FLOAT else b.icmp_signed
-    return b.bitcast(compare('>=', numbers, ir.Constant(numbers.type, None)), INT64)
+    numbers = b.read(b.at(A, start), 0, vector(FLOAT, 64))
+    return b.bitcast(b.fcmp_ordered('>=', numbers, constant(numbers.type, 0)), INT64)
 
 
 signs = kernel(_signs, types.uint64)  # the word whose bit i is set if A[start + i] >= 0

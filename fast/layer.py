@@ -1,11 +1,11 @@
 """A layer of the net, compiled: products, batch normalization, activation and their gradients.
 
-A thread takes a block of 64 units at a time, or for the gradient of the inputs eight images, and
-does all that is to be done for them. Inputs are bytes, pixels or levels of activations. Forward,
-their product with the quantized weights is exact in whole numbers, as in packed nets
-(fast/xnor.py): by XNOR where weights and levels have one bit. Backward, weights and levels of one
-bit are signs for products by look-up (fast/lookup.py), those of more are floats, and of the pixels
-only those that are not black take part, a fifth in MNIST.
+A thread takes a block of 64 units at a time, and does all that is to be done for them; for the
+gradient of the inputs, eight images (if weights have one bit) or 64 inputs. Inputs are pixels or
+levels of activations. Forward, their product with the quantized weights is exact in whole numbers,
+as in packed nets (fast/xnor.py): by XNOR where weights and levels have one bit, or else in bytes.
+Backward, weights and levels of one bit are signs for products by look-up (fast/lookup.py), those
+of more are floats, and of the pixels only those that are not black take part, a fifth in MNIST.
 """
 
 from numba import boolean, float32, int32, int64, uint8, uint32, uint64
@@ -38,10 +38,10 @@ _signs = uint32[:, ::1]  # words of the signs of 32 images, or units, for each i
 # Arrays for units have an element for each unit of each block.
 Layer = structure(
     'Layer',
-    # Inputs of N images: factor (2 P - middle) / unit.
+    # Inputs of N images: factor (2 P - middle) / scale.
     P=_bytes,
     middle=int64,
-    unit=int64,
+    scale=int64,
     factor=float32,
     # For products by XNOR, P as bits; for those of bytes, its groups: see fast/xnor.py.
     bits=_bytes,
@@ -63,17 +63,17 @@ Layer = structure(
     inv_std=_units,
     w_signs=_signs,  # of W, for backward; or what n w are, of shape (blocks of inputs, M, 64)
     w=_sums,
-    # Outputs: what is normalized, of shape (blocks, N, 64), and the levels of the activations.
+    # Outputs: what is normalized, of shape (blocks, N, 64), and the activations' levels.
     y=_sums,
     inside=boolean[:, :, ::1],  # whether dropout keeps it and, after forward, |z| <= 1
-    levels=int64,  # 2^bits - 1, for their bits; 0 for the last layer
     dropout=boolean,  # levels are twice as large, so that there is one in the middle
+    next_n=int64,  # 2^bits - 1, for the bits of the activations; 0 for the last layer
     next_P=_bytes,
     next_bits=_bytes,
     next_signs=_signs,
     next_x=_sums,
     # For backward, the signs 2 P - 1; or x = 2 P - middle, of shape (blocks, N, 64); or the pixels
-    # that are not black: their number, images and values 2 P factor / unit by column.
+    # that are not black: their number, images and values 2 P factor / scale by column.
     signs=_signs,
     x=_sums,
     pixel_counts=int64[::1],
@@ -118,10 +118,10 @@ def _multiply_bits(b, layer, S):
 
 @compiled
 def _multiply_bytes(b, layer, S):
-    """Writes the sums of n w (2 P - middle). Weights n w are 2 C - (n - 2 middle of C)."""
+    """Writes the sums of n w (2 P - middle). A weight n w is 2 C + rest."""
     (M, K), N, wide = layer.W.shape, len(S), layer.P.shape[1]
     n, groups, units, w = layer.n, wide // 4, min(UNITS, M - b * UNITS), layer.w
-    middle = 0 if UNSIGNED else (n + 1) // 2
+    rest = -n if UNSIGNED else 1
     C = aligned(wide * UNITS, numpy.uint8).reshape((1, groups, UNITS, 4))
     rows = aligned(8 * wide, numpy.uint8).reshape((8, wide))
     levels, totals = numpy.zeros(wide, numpy.int32), aligned(UNITS, numpy.int32)
@@ -133,7 +133,7 @@ def _multiply_bytes(b, layer, S):
             W, total, nans = layer.W[m], int32(0), int32(0)
             for k in range(K):
                 levels[k] = level_of(W[k], int32(n), float32(n / 2))
-                rows[i, k] = uint8(levels[k] - middle)
+                rows[i, k] = uint8(levels[k] - (n + rest) // 2)
                 total += levels[k]
                 nans += int32(W[k] != W[k])
             totals[first + i] = 2 * total - n * K
@@ -147,7 +147,7 @@ def _multiply_bytes(b, layer, S):
                     row[j] = float32(2 * levels[of + j] - int32(n))
         for g in range(0, groups, 8):
             transpose(rows, g, groups, C, g * UNITS + first, UNITS)
-    found, rest = Groups(layer.totals, layer.counts, layer.places, layer.bytes), 2 * middle - n
+    found = Groups(layer.totals, layer.counts, layer.places, layer.bytes)
     args = layer.P, found, not layer.places.size, C, layer.every, rest
     no_levels = numpy.empty((0, 0), numpy.uint8)
     byte_block(0, *args, NO_THRESHOLDS, False, no_levels, S)
@@ -180,7 +180,7 @@ def _activate(b, layer, gamma, beta, mean, inv_std):
     """Writes the levels of the activations; where dropout takes one, the level that means 0."""
     y, inside, of = layer.y[b], layer.inside[b], b * UNITS
     P, bits, next_signs, x = layer.next_P, layer.next_bits, layer.next_signs, layer.next_x
-    n, half, dropout = int32(layer.levels), float32(layer.levels / 2), layer.dropout
+    n, half, dropout = int32(layer.next_n), float32(layer.next_n / 2), layer.dropout
     z, levels = aligned(UNITS, numpy.float32), aligned(UNITS, numpy.int32)
     middle = 2 * n if dropout else n
     for i in range(len(y)):
@@ -203,12 +203,14 @@ def _activate(b, layer, gamma, beta, mean, inv_std):
             write_signs(z, i, next_signs[i // WORD, of : of + UNITS])
         for u in range(UNITS if x.size else 0):
             x[b, i, u] = float32(2 * levels[u] - middle)
+    for u in range(UNITS):  # of any image: what makes z NaN makes it NaN for all
+        beta[u] = z[u] if z[u] != z[u] else beta[u]
 
 
 @region(Layer)
 def forward(b, layer):
     """Linear function, batch normalization and activation of a block of units."""
-    of, y, unit = slice(b * UNITS, (b + 1) * UNITS), layer.y[b], float32(layer.unit * layer.n)
+    of, y, scale = slice(b * UNITS, (b + 1) * UNITS), layer.y[b], float32(layer.scale * layer.n)
     S = aligned(len(y) * UNITS, numpy.int32).reshape((len(y), UNITS))
     if layer.bits.size:
         _multiply_bits(b, layer, S)
@@ -217,10 +219,10 @@ def forward(b, layer):
     bias, mean, inv_std = layer.b[of], layer.mean[of], layer.inv_std[of]
     for i in range(len(y)):
         for u in range(UNITS):
-            y[i, u] = float32(S[i, u]) / unit * layer.factor + bias[u]
+            y[i, u] = float32(S[i, u]) / scale * layer.factor + bias[u]
     if layer.training:
         _statistics(y, layer.eps, mean, layer.var[of], inv_std)
-    if layer.levels:
+    if layer.next_n:
         _activate(b, layer, layer.gamma[of], layer.beta[of], mean, inv_std)
 
 
@@ -230,7 +232,7 @@ def forward(b, layer):
 @region(Layer)
 def list_pixels(b, layer):
     """Lists the pixels that are not black, for 64 columns of P."""
-    factor = layer.factor / float32(layer.unit)
+    factor = layer.factor / float32(layer.scale)
     for k in range(b * UNITS, (b + 1) * UNITS):
         layer.pixel_counts[k] = 0
     for i in range(len(layer.P)):
@@ -289,7 +291,7 @@ def _sign_gradient(b, layer):
 def _level_gradient(b, layer):
     """The gradient of W from levels: products of gy with all columns, four units at a time."""
     gy, gb, gW, units = layer.gy, layer.gb, layer.gW, min(UNITS, len(layer.W) - b * UNITS)
-    N, x, factor = layer.y.shape[1], layer.x, layer.factor / float32(layer.unit)
+    N, x, factor = layer.y.shape[1], layer.x, layer.factor / float32(layer.scale)
     rows = aligned(4 * UNITS, numpy.float32).reshape((4, UNITS))
     for k in range(len(x)):
         for u in range(0, units, 4):
@@ -306,7 +308,7 @@ def _pixel_gradient(b, layer):
     sums = aligned(wide * UNITS, numpy.float32)
     rows = aligned(8 * wide, numpy.float32).reshape((8, wide))
     units, gy = min(UNITS, M - b * UNITS), b * layer.gy.shape[1] * UNITS
-    offset = -layer.factor / float32(layer.unit) * layer.middle
+    offset = -layer.factor / float32(layer.scale) * layer.middle
     images, values = layer.pixel_images, layer.pixel_values
     for k in range(K):
         count = layer.pixel_counts[k]

@@ -5,7 +5,7 @@ products.
 """
 
 import math
-import sys
+import weakref
 
 import numpy
 
@@ -14,19 +14,18 @@ class Memory:
     """Makes arrays, of memory that no other array uses any more."""
 
     def __init__(self):
-        self.blocks = {}  # number of bytes -> pairs of memory and the part from a cache line on
+        self.unused = {}  # number of bytes -> pieces of memory
 
     def empty(self, shape, dtype=numpy.float32):
         """An array that starts at a cache line."""
         size = math.prod(shape) * numpy.dtype(dtype).itemsize
-        blocks = self.blocks.setdefault(size, [])
-        for memory, part in blocks:
-            # An array refers to its memory, as the pair, the part, the loop and the call do.
-            if sys.getrefcount(memory) == 4:
-                break
-        else:
+        unused = self.unused.setdefault(size, [])
+        try:
+            memory = unused.pop()
+        except IndexError:
             memory = numpy.empty(size + 64, numpy.uint8)
             start = -memory.ctypes.data % 64
-            part = memory[start : start + size]
-            blocks.append((memory, part))
-        return part.view(dtype).reshape(shape)
+            memory = memoryview(memory[start : start + size])
+        array = numpy.frombuffer(memory, dtype)  # which lives as long as any view of it
+        weakref.finalize(array, unused.append, memory)
+        return array.reshape(shape)

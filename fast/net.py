@@ -14,7 +14,7 @@ class FusedMLP:
     """Mixin for :class:`net.MLP`: leaves to the links what is not computed faster."""
 
     def forward(self, x):
-        if not missing and fused_net.accepts(self, x):
+        if not missing and fused_net.can_fuse(self, x):
             return fused_net.fused_net(self, x)
         return super().forward(x)
 

@@ -1,12 +1,12 @@
-"""Layers of bits and bytes, compiled by Numba: for packed nets and for the net of fused_net.py.
+"""Layers of bits and bytes, compiled with Numba: for packed nets and for the net of fused_net.py.
 
 The product of weights and activations of ±1 counts the places where their bits disagree,
 
 .. math:: \\sum_k w_k x_k = K - 2\\, popcount(w \\oplus x).
 
-With more bits, a weight is 2 C + 1 with a signed byte C, an activation 2 V - n with an unsigned
-byte V, and a pixel also an unsigned byte: products of bytes give the sums of all these layers. The
-kernels work on blocks of 64 units; see fast/kernels.py.
+With more bits, a weight is 2 C + 1 with a signed byte C (or 2 C - n with an unsigned one), an
+activation 2 V - n with an unsigned byte V, and a pixel also an unsigned byte: products of bytes
+give the sums of all these layers. The kernels work on blocks of 64 units; see fast/kernels.py.
 """
 
 from collections import namedtuple

@@ -77,11 +77,6 @@ def read_colours(path):
         return _flatten(ImageOps.exif_transpose(picture))
 
 
-def read_grey(path):
-    """What :func:`read_colours` reads, as a float32 array from 0 (black) to 255."""
-    return numpy.asarray(read_colours(path).convert('L'), numpy.float32)
-
-
 def read_small(paths, largest):
     """Reads small pictures of one size as they are.
 
@@ -305,7 +300,7 @@ def read_digits(path, layout=Layout()):
             names it.
         OSError: If the file cannot be opened.
     """
-    grey = read_grey(path)
+    grey = numpy.asarray(read_colours(path).convert('L'), numpy.float32)
     try:
         digits = find_digits(find_ink(grey))
     except ValueError as e:

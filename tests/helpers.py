@@ -63,7 +63,7 @@ def fork_server():
     ours, its = socket.socketpair()
     command = [sys.executable, os.path.join(ROOT, 'tests', 'fork_server.py'), *IMPORTED]
     with its:
-        server = subprocess.Popen(  # Without env it would get what C code has set here, too.
+        server = subprocess.Popen(  # Without env it would also get what C code has set here.
             command, env=dict(os.environ), stdin=its, stdout=subprocess.PIPE
         )
     return ours, environment(), server

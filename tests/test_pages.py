@@ -54,7 +54,7 @@ def original(net):
 
 
 def ratios(net):
-    """Least and greatest time of a step of ours, divided by that of compiled PyTorch."""
+    """Least and most time of a step of ours, divided by that of compiled PyTorch."""
     times = [
         cells[5]
         for isa in ('avx2', 'avx512')

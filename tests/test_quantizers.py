@@ -99,7 +99,7 @@ def test_quantize(xp, dtype, bits):
 
 @pytest.mark.parametrize('bits', ALL_BITS)
 def test_ties_go_away_from_zero(xp, bits):
-    # In float64, j * (1 / n) * n is j again for these j: the value lies on the tie to the bit.
+    # In float64, j * (1 / n) * n is j again for these j: the value lies exactly on the tie.
     n = 2**bits - 1
     ties = [j / n for j in range(2, n, 2) if j / n * n == j]
     y = quantize(xp.array(ties + [-t for t in ties]), bits)

@@ -33,11 +33,6 @@ def squared_hinge(y, t):
     return F.hinge(y, t, norm='L2') / y.shape[1]
 
 
-def glorot_scale(W):
-    """Scale of the updates of a weight of shape (M, K): :math:`1 / \\sqrt{1.5 / (K + M)}`."""
-    return 1 / math.sqrt(1.5 / sum(W.shape))
-
-
 def weights(chain):
     """The weights W of all linear layers."""
     return [link.W for link in chain.links() if isinstance(link, L.Linear)]
@@ -58,7 +53,7 @@ def extend(args, trainer, test_iter):
     model = trainer.updater.get_optimizer('main').target
     if args.glorot:
         for W in weights(model):
-            W.update_rule.hyperparam.eta = glorot_scale(W)
+            W.update_rule.hyperparam.eta = 1 / math.sqrt(1.5 / sum(W.shape))
     if args.final_alpha is not None:
         rate = (args.final_alpha / args.alpha) ** (1 / max(1, args.epoch - 1))
         shift = extensions.ExponentialShift('alpha', rate, init=args.alpha)

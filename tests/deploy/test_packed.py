@@ -12,6 +12,7 @@ from deploy.fold import find_thresholds, fold
 from deploy.packed import PackedMLP, PackedNet, pack_bits, summary, unpack_bits
 from helpers import ROOT, logits_of, run, trained
 from net import BinaryMLP, FloatMLP, QuantizedMLP
+from support import models
 from support.files import read_npz, save_npz
 
 try:
@@ -58,9 +59,21 @@ def test_the_same_class_for_each_of_the_test_images(example, Way):
     assert same.mean() > 0.9
 
 
+@needs_numba
+def test_the_saved_net_has_the_same_logits(example, tmp_path):
+    """Bit for bit: fast/ also adds whole numbers, unless a float cannot hold the sums."""
+    net, packed, images = example
+    if packed.weight_bits == 8:
+        pytest.skip('its sums need more than 24 bits')
+    path = str(tmp_path / 'mlp.model')
+    save_npz(path, net)
+    saved = models.load(path, models.SavedNet(read_npz(path)))
+    assert numpy.array_equal(models.logits(saved, images), PackedMLP(packed).logits(images))
+
+
 @pytest.mark.parametrize('Way', WAYS)
 def test_the_temperature_divides_the_logits(example, Way):
-    """To the bit as if it had divided the last gamma and beta of the net. No class changes."""
+    """Bit for bit as if it had divided the last gamma and beta of the net. No class changes."""
     net, packed, images = example
     T = numpy.float32(0.3)
     expected = Way(packed).logits(images)

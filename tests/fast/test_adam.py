@@ -1,4 +1,4 @@
-"""fast.Adam against Chainer's Adam and the WeightClip hook, to the bit."""
+"""fast.Adam against Chainer's Adam and the WeightClip hook, bit for bit."""
 
 import chainer
 import numpy
@@ -150,7 +150,7 @@ def test_a_parameter_that_is_not_initialized():
 @pytest.mark.parametrize('shape', [(10,), (100, 784)])
 @pytest.mark.parametrize('clip', [None, (-1, 1), (-0.25, 0.5)])
 def test_the_kernel_on_a_gpu(shape, clip):
-    """It is Chainer's Adam and the clip, to rounding, and one launch."""
+    """It is Chainer's Adam and the clip up to rounding, and one launch."""
     random = numpy.random.RandomState(0)
     initial = random.uniform(-1, 1, shape).astype('f')
     gradients = random.uniform(-1, 1, (5, *shape)).astype('f')

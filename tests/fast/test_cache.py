@@ -2,6 +2,9 @@
 
 import errno
 import pickle
+import shutil
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 numba = pytest.importorskip('numba', reason='Numba is not installed')
 from numba.core import caching, serialize
 
+from fast import cache
 from fast.cache import njit
 from fast.layer import Layer
 from fast.loops import Update
@@ -66,6 +70,35 @@ def test_no_folder_for_a_cache(compiled, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert not is_loaded(compiled())
+
+
+WHOLE = """
+from fast.cache import njit
+from fast.part import part
+
+@njit
+def whole(a):
+    return part(a)
+
+print(whole(1), sum(whole.stats.cache_hits.values()))
+"""
+PART = """
+from fast.cache import compiled
+
+@compiled
+def part(a):
+    return {} * a
+"""
+
+
+def test_a_change_in_another_file(tmp_path):
+    (tmp_path / 'fast').mkdir()
+    shutil.copy(cache.__file__, tmp_path / 'fast')
+    (tmp_path / 'fast' / 'whole.py').write_text(WHOLE)
+    for number, printed in (1, '1 0'), (1, '1 1'), (22, '22 0'):
+        (tmp_path / 'fast' / 'part.py').write_text(PART.format(number))
+        command = [sys.executable, '-c', 'import fast.whole']
+        assert subprocess.check_output(command, cwd=tmp_path, text=True) == f'{printed}\n'
 
 
 @pytest.mark.parametrize('kind', [Layer, Update])

@@ -18,6 +18,9 @@ pytestmark = pytest.mark.skipif(
     fast.missing is not None, reason=f'Numba cannot be used: {fast.missing}'
 )
 
+if not fast.missing:
+    from fast.fused_net import can_fuse
+
 NETS = [
     ('BinaryMLP', (784, 100, 10, 2), {}),
     ('BinaryMLP', (5, 64, 3, 1), {}),
@@ -205,17 +208,20 @@ def test_gradients_add_up():
     assert apart(model.l1.W.grad, gradients[0] + gradients[1]) < 1e-5
 
 
-@pytest.mark.parametrize('bits', [1, 4])
-def test_nan_stays_nan(bits):
-    ours, theirs = (
-        make(room, 'QuantizedMLP', (5, 8, 3, 1, bits, bits), {}) for room in (fast, net)
-    )
-    x = digits(4, 5)[0]
-    for model in ours, theirs:
-        model.l1.W.array[2, 0] = numpy.nan
-    y = ours(x).array
-    assert numpy.array_equal(numpy.isnan(y), numpy.isnan(theirs(x).array))
-    assert numpy.isnan(y).any() == (bits > 1)  # the sign of NaN is -1
+@pytest.mark.parametrize('weight_bits, activation_bits', [(1, 1), (4, 4), (1, 2), (2, 1)])
+@pytest.mark.parametrize('training', [True, False])
+def test_nan_stays_nan(weight_bits, activation_bits, training):
+    sizes, x = (5, 8, 3, 1, weight_bits, activation_bits), digits(4, 5)[0]
+    for path in '/l1/W', '/l1/b', '/bn1/gamma', '/bn1/beta':
+        found = []
+        for room in fast, net:
+            model = make(room, 'QuantizedMLP', sizes, {})
+            dict(model.namedparams())[path].array.flat[2] = numpy.nan
+            with chainer.using_config('train', training), chainer.no_backprop_mode():
+                found.append(numpy.isnan(model(x).array))
+        assert equal(*found), path
+        # The sign of NaN is -1.
+        assert found[1].any() == (activation_bits > 1 and (weight_bits > 1 or path != '/l1/W'))
 
 
 BYTES = digits(6, 5)[0]
@@ -254,10 +260,34 @@ def test_levels_that_are_no_bytes_are_computed_by_the_links():
     assert type(model(BYTES).creator).__name__ != 'FusedNet'
 
 
+def test_sums_that_may_overflow_are_computed_by_the_links():
+    x, outputs = numpy.full((3, 30000), 255, numpy.uint8), []
+    x[1:] = [[0], [99]]
+    for room in fast, net:
+        model = make(room, 'QuantizedMLP', (30000, 4, 3, 1, 8, 8), {})
+        model.l1.W.array[:] = 1
+        outputs.append(model(x).array)
+    assert apart(*outputs) < 1e-3
+
+
+def test_layers_of_different_bits_are_computed_by_the_links():
+    model = make(fast, 'QuantizedMLP', (5, 4, 3, 1, 4, 4), {})
+    fused(model(BYTES))
+    model.l2.bits = 1
+    assert type(model(BYTES).creator).__name__ != 'FusedNet'
+
+
 def test_float64_is_computed_by_the_links():
     with chainer.using_config('dtype', numpy.float64):
         model = make(fast, 'BinaryMLP', (5, 4, 3, 1), {})
     assert model(BYTES).dtype == numpy.float64
+
+
+def test_no_images_are_left_to_the_links():
+    model = make(fast, 'BinaryMLP', (5, 4, 3, 1), {})
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        assert can_fuse(model, BYTES) and not can_fuse(model, BYTES[:0])
+        assert model(BYTES[:0]).shape == (0, 3)
 
 
 def test_one_image_has_the_warning_of_the_links():

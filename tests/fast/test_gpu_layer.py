@@ -1,4 +1,4 @@
-"""Fused layers on a GPU against the links, to rounding."""
+"""Fused layers on a GPU against the links, up to rounding."""
 
 import chainer
 import numpy

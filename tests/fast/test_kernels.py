@@ -1,10 +1,7 @@
 """The kernels for other CPUs than this one: what they compute, and with which instructions."""
 
-import functools
-import hashlib
 import json
 import os
-import pathlib
 import platform
 import subprocess
 import sys
@@ -71,14 +68,7 @@ for check in sys.argv[1:]:
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHECK = os.path.join(HERE, 'check_kernels.py')
-
-
-@functools.cache
-def cache():
-    """The folder of what Numba compiles for other CPUs: another one whenever fast/ changes."""
-    sources = sorted(pathlib.Path(ROOT, 'fast').glob('*.py'))
-    content = b''.join(path.read_bytes() for path in sources)
-    return os.path.join(HERE, '__pycache__', hashlib.sha256(content).hexdigest()[:16])
+CACHE = os.path.join(HERE, '__pycache__', 'of_other_cpus')
 
 
 def run(arguments, name, features):
@@ -92,7 +82,7 @@ def run(arguments, name, features):
             **os.environ,
             'NUMBA_CPU_NAME': name,
             'NUMBA_CPU_FEATURES': features,
-            'NUMBA_CACHE_DIR': cache(),
+            'NUMBA_CACHE_DIR': CACHE,
             'NUMBA_NUM_THREADS': '1',
         },
     )

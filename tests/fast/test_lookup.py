@@ -15,9 +15,10 @@ if fast.missing is not None:
 import llvmlite.binding
 import numba
 
+from fast.cache import njit
 from fast.kernels import UNITS, aligned
 from fast.lookup import ROWS, WORD, product, write_signs, write_tables
-from test_kernels import ASSEMBLY, cache, run
+from test_kernels import ASSEMBLY, run
 
 # What Numba is told of the CPU, the feature that running its kernel takes, the kernel's name and
 # the instruction that adds a sum: from a table in registers, or in memory.
@@ -45,10 +46,6 @@ if sys.argv[1:]:
     sys.exit(pytest.main(sys.argv[1:]))
 """
 )
-
-
-# Numba does not see that a function which it calls has changed.
-njit = numba.njit(cache=os.environ.get('NUMBA_CACHE_DIR') == cache())
 
 
 @njit

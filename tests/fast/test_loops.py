@@ -5,7 +5,7 @@ import pytest
 
 import fast
 from fast.function import accept
-from helpers import equal, log_of, same, small
+from helpers import ROOT, equal, log_of, run, same, small
 from qst import quantize
 
 needs_numba = pytest.mark.skipif(
@@ -64,6 +64,19 @@ def test_a_training_is_nearly_the_same_without_numba(small_mnist, tmp_path, argu
         assert ours['main/loss'] == pytest.approx(plain['main/loss'], rel=0.02)
         accuracy = plain['validation/main/accuracy']
         assert ours['validation/main/accuracy'] == pytest.approx(accuracy, abs=0.05)
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    'name, value, reason',
+    [
+        ('NUMBA_DISABLE_JIT', '1', 'NUMBA_DISABLE_JIT is set'),
+        ('NUMBA_NUM_THREADS', '0', 'Number of threads specified must be > 0.'),
+    ],
+)
+def test_variables_that_keep_numba_from_computing(name, value, reason):
+    done = run('-c', 'import fast; print(fast.missing)', cwd=ROOT, **{name: value})
+    assert (done.stdout, done.stderr) == (f'{reason}\n', '')
 
 
 @needs_numba

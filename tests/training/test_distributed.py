@@ -115,7 +115,7 @@ def test_one_process_is_the_plain_training(small_mnist, tmp_path):
 
 
 def test_all_of_a_saved_model_is_taken_over(small_mnist, tmp_path):
-    """Its batch normalization, too: without it the losses would start elsewhere."""
+    """Also its batch normalization: without it the losses would start elsewhere."""
     assert run(1, tmp_path / 'a', small_mnist, '--epoch', 2).returncode == 0
     model = tmp_path / 'a/mlp.model'
     for n in 1, 2:

@@ -234,7 +234,7 @@ def test_interrupted_while_it_sets_the_old_run_aside(finished, out, small_mnist,
     (out / '.overwritten').rmdir()
     assert small(out, small_mnist, *OPTIONS, '--resume').stderr == ''
     assert_ended_as(finished, out)
-    interrupt_before_the_first_snapshot(other, small_mnist)  # which sets the rest aside, too
+    interrupt_before_the_first_snapshot(other, small_mnist)  # which also sets the rest aside
     assert {f'.overwritten/{name}' for name in old} == set(contents(other))
 
 
