@@ -9,7 +9,7 @@ import zlib
 from chainer_compat import chainer
 import numpy
 
-from support.files import BadFile, change, lock, naming, read_npz, restore, save_npz
+from support.files import BadFile, change, naming, read_npz, restore, save_npz
 from support.models import describe_net
 from support.program import quote
 from training import folder
@@ -132,7 +132,7 @@ def claim(args, trainer):
     out, file = args.out, args.resume if args.resume != 'auto' else None
     # A file is read before the folder is made, and never while it is half-written.
     arrays = resume(file, trainer) if file else None
-    with lock(out) as held:
+    with folder.lock(out) as held:
         newest = folder.snapshots(out)[:1]
         if newest and args.resume == 'auto':
             arrays = _resume_newest(trainer)
