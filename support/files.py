@@ -241,7 +241,7 @@ def _read_array(z, member):
 
 
 class _Deserializer(chainer.serializers.NpzDeserializer):
-    """Chainer's, but an array replaces only one of the same shape and kind."""
+    """Chainer's, but an array replaces only one of the same shape and kind, and a number None."""
 
     def __getitem__(self, key):
         return _Deserializer(self.npz, f'{self.path}{key.strip("/")}/')
@@ -255,7 +255,7 @@ class _Deserializer(chainer.serializers.NpzDeserializer):
             if array.shape != value.shape or array.dtype.kind != value.dtype.kind:
                 words = f'{array.dtype}{array.shape}, not {value.dtype}{value.shape}'
                 raise ValueError(f'{name} is {words}')
-        return super().__call__(key, value)
+        return super().__call__(key, 0.0 if value is None else value)
 
 
 def restore(path, arrays, target):
