@@ -22,10 +22,9 @@ import fast
 from data import Minibatches
 from net import FloatMLP
 from pictures.folders import read_data
-from support import models
 from support.files import BadFile, save_npz
 from support.program import errors_as_one_line, get_device
-from training import distributed, recipe
+from training import distributed, recipe, saved
 from training.arguments import check_arguments, parse_arguments, print_arguments
 from training.report import Evaluator, FailOnNonFinite, Report, print_report
 from training.snapshot import Snapshot, claim, how_to_resume, identity
@@ -51,9 +50,9 @@ def build(args):
     else:
         net = FloatMLP(*sizes)
     recipe.prepare_net(args, net)
-    models.remember_layout(net, train_images, args.transposed)
+    saved.remember_layout(net, train_images, args.transposed)
     if args.initmodel:
-        models.initialize(args.initmodel, net)
+        saved.initialize(args.initmodel, net)
     loss = recipe.squared_hinge if args.loss == 'hinge' else fast.softmax_cross_entropy
     model = L.Classifier(net, loss)
     device.use()
@@ -117,7 +116,7 @@ def train(args, trainer, held, communicator=None):
             accuracy = trainer.get_extension('LogReport').log[-1]['validation/main/accuracy']
             iterator = trainer.updater.get_iterator('main')
         temperature = fit_temperature(net, iterator.images[:10000], iterator.labels[:10000])
-        models.remember_numbers(net, accuracy=accuracy, temperature=temperature)
+        saved.remember_numbers(net, accuracy=accuracy, temperature=temperature)
         print('save the model')
         save_npz(os.path.join(trainer.out, 'mlp.model'), net)
         print('save the optimizer')

@@ -14,13 +14,6 @@ import numpy
 
 from data import check_regular
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    import msvcrt
-
-    fcntl = None
-
 WINDOWS = os.name == 'nt'
 PATIENCE = 2.0  # seconds for which a file may be busy, on Windows, before that is an error
 
@@ -142,53 +135,6 @@ def sync_folder(folder):
         os.close(directory)
 
 
-def lock(folder):
-    """Locks a folder for this process until it ends, however it ends.
-
-    Two locks are taken: on the file ``.lock``, which works on any system and on network drives,
-    and, where the system can, on the folder itself, in case somebody deletes the file.
-
-    Args:
-        folder (str): The folder; it is created if necessary.
-
-    Returns:
-        contextlib.ExitStack: Holds the lock until it is closed.
-
-    Raises:
-        OSError: If another process has locked the folder, or the folder is not writable.
-    """
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except FileExistsError as e:
-        raise NotADirectoryError(errno.ENOTDIR, 'is not a folder', folder) from e
-    # Neither emptied nor followed: whatever has this name may be somebody else's.
-    file = os.path.join(folder, '.lock')
-    places = {file: os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0)}
-    if fcntl:
-        places[folder] = os.O_RDONLY
-    with contextlib.ExitStack() as held:
-        for path, flags in places.items():
-            descriptor = os.open(path, flags, 0o666)
-            held.callback(os.close, descriptor)
-            try:
-                if not fcntl:
-                    msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-                    continue
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                    raise BlockingIOError(errno.EWOULDBLOCK, 'another has got its name meanwhile')
-            except (BlockingIOError, PermissionError) as e:
-                problem = 'another training is writing to this folder'
-                raise BlockingIOError(e.errno, problem, folder) from e
-            except OSError as e:
-                if path == folder:
-                    continue  # on a network drive, say
-                if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                    raise
-                print(f'# {folder} cannot be locked ({e.strerror}): start no other training there')
-        return held.pop_all()
-
-
 # A dict of the arrays that Chainer's ``save_npz`` would save of a link, an optimizer or a trainer.
 arrays_of = chainer.serializers.npz.serialize
 
@@ -295,7 +241,7 @@ def _read_array(z, member):
 
 
 class _Deserializer(chainer.serializers.NpzDeserializer):
-    """Chainer's, but an array replaces only one of the same shape and kind."""
+    """Chainer's, but an array replaces only one of the same shape and kind, and a number None."""
 
     def __getitem__(self, key):
         return _Deserializer(self.npz, f'{self.path}{key.strip("/")}/')
@@ -309,7 +255,7 @@ class _Deserializer(chainer.serializers.NpzDeserializer):
             if array.shape != value.shape or array.dtype.kind != value.dtype.kind:
                 words = f'{array.dtype}{array.shape}, not {value.dtype}{value.shape}'
                 raise ValueError(f'{name} is {words}')
-        return super().__call__(key, value)
+        return super().__call__(key, 0.0 if value is None else value)
 
 
 def restore(path, arrays, target):

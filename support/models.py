@@ -7,8 +7,8 @@ import numpy
 
 from fast import BinaryMLP, QuantizedMLP
 from net import MLP, FloatMLP
-from pictures.layout import Layout, measure_layout
-from support.files import arrays_of, naming, read_npz, restore
+from pictures.layout import Layout
+from support.files import restore
 
 BITS = {*range(1, 9), 32}  # of a weight or an activation; floats have 32
 TEMPERATURES = 1 / 64, 64  # the lowest and the highest
@@ -141,24 +141,6 @@ def title(sizes, weight_bits, activation_bits, addition=''):
     return f'{kind} net {"-".join(map(str, sizes))}{addition}{end}'
 
 
-def describe_net(net):
-    """The ``title`` of the :class:`SavedNet` that a net would be."""
-    return SavedNet(arrays_of(net)).title
-
-
-def remember_layout(net, images, transposed):
-    """Stores the layout and scale of the training images in the net."""
-    net.add_persistent('pixel_scale', net.pixel_scale)
-    layout = measure_layout(images)._replace(transposed=int(transposed))
-    net.add_persistent('layout', numpy.array(layout, numpy.int32))
-
-
-def remember_numbers(net, **numbers):
-    """Stores numbers about the net, such as its accuracy on the test images, in the net."""
-    for name, number in numbers.items():
-        net.add_persistent(name, numpy.array(number, numpy.float32))
-
-
 def logits(net, images):
     """The logits of uint8 images in test mode, in float32: images and net on any device."""
     images = images.reshape(len(images), -1)  # as in training: fast/ takes no others
@@ -185,24 +167,3 @@ def load(path, saved):
         net.add_persistent(name, array.item() if 'pixel' in name else array.copy())
     restore(path, saved.arrays, net)
     return net
-
-
-def initialize(path, net):
-    """Gives a net the parameters of a saved model.
-
-    Args:
-        path (str): The file.
-        net (~net.MLP): The net.
-
-    Raises:
-        ValueError: If the file is damaged or holds another net; the message says which.
-        OSError: If the file cannot be opened.
-    """
-    arrays, ours = read_npz(path), arrays_of(net)
-    with naming(path):
-        theirs, words = SavedNet(arrays).title, SavedNet(ours).title
-        if theirs != words:
-            raise ValueError(f'holds {theirs}, but this training is of {words}')
-    # The parameters are taken over, but not what describes the data.
-    arrays.update({name: ours[name] for name in ('layout', 'pixel_scale') if name in ours})
-    restore(path, arrays, net)

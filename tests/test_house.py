@@ -30,7 +30,7 @@ ALLOWED = {
     'deploy': TOP | {'fast', 'pictures', 'support'},
     'pictures': TOP,
     'support': TOP | {'fast', 'pictures'},
-    'training': TOP | {'fast', 'support'},
+    'training': TOP | {'fast', 'pictures', 'support'},
 }
 
 

@@ -16,7 +16,7 @@ from net import BinaryMLP
 from pictures.digits import read_digits
 from pictures.drawings import draw_mistakes
 from support.files import read_npz, save_npz
-from support.models import remember_numbers
+from training.saved import remember_numbers
 
 
 def inference(*arguments, **environment):

@@ -13,6 +13,7 @@ import pytest
 import train_mnist
 from helpers import log_of, same, small
 from support import files
+from training import folder
 
 
 def arguments(data, out, *more):
@@ -82,7 +83,7 @@ def test_a_drive_without_locks(tmp_path, monkeypatch, capsys):
         raise OSError(errno.ENOLCK, 'No locks available')
 
     monkeypatch.setattr(fcntl, 'flock', flock)
-    with contextlib.closing(files.lock(str(tmp_path))):
+    with contextlib.closing(folder.lock(str(tmp_path))):
         assert f'{tmp_path} cannot be locked (No locks available)' in capsys.readouterr().out
 
 

@@ -13,10 +13,9 @@ from chainer_compat import chainer
 import chainer.functions as F
 import chainer.links as L
 
-from support.files import restore
 from support.program import report_problem
 from training.arguments import options
-from training.snapshot import claim, compare, how_to_resume
+from training.snapshot import claim, compare, how_to_resume, take
 
 
 def connect(args):
@@ -81,7 +80,7 @@ def prepare(communicator, args, build):
         held, snapshot = claim(args, trainer)
     snapshot = mpi.bcast(snapshot)
     if mpi.rank and snapshot:
-        restore(args.resume, snapshot, trainer)
+        take(args.resume, snapshot, trainer)
     _share(communicator, trainer)
     return trainer, _together(mpi, held, trainer)
 

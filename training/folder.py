@@ -1,10 +1,18 @@
-"""The folder of a run: what a run leaves in it, and how one run replaces another."""
+"""The folder of a run: who may write there, what a run leaves, and how one replaces another."""
 
 import contextlib
+import errno
 import os
 import re
 
 from support.files import change, sync_folder
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+    fcntl = None
 
 # What a run leaves besides snapshots. All is written after the first snapshot.
 PICTURES = 'loss.png', 'accuracy.png', 'weights.png'
@@ -60,3 +68,50 @@ def remove_set_aside(folder):
         change(os.remove, os.path.join(place, name), optional=True)
     with contextlib.suppress(OSError):  # There is none, or something else is in it.
         os.rmdir(place)
+
+
+def lock(folder):
+    """Locks a folder for this process until it ends, however it ends.
+
+    Two locks are taken: on the file ``.lock``, which works on any system and on network drives,
+    and, where the system can, on the folder itself, in case somebody deletes the file.
+
+    Args:
+        folder (str): The folder; it is created if necessary.
+
+    Returns:
+        contextlib.ExitStack: Holds the lock until it is closed.
+
+    Raises:
+        OSError: If another process has locked the folder, or the folder is not writable.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError as e:
+        raise NotADirectoryError(errno.ENOTDIR, 'is not a folder', folder) from e
+    # Neither emptied nor followed: whatever has this name may be somebody else's.
+    file = os.path.join(folder, '.lock')
+    places = {file: os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0)}
+    if fcntl:
+        places[folder] = os.O_RDONLY
+    with contextlib.ExitStack() as held:
+        for path, flags in places.items():
+            descriptor = os.open(path, flags, 0o666)
+            held.callback(os.close, descriptor)
+            try:
+                if not fcntl:
+                    msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+                    continue
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    raise BlockingIOError(errno.EWOULDBLOCK, 'another has got its name meanwhile')
+            except (BlockingIOError, PermissionError) as e:
+                problem = 'another training is writing to this folder'
+                raise BlockingIOError(e.errno, problem, folder) from e
+            except OSError as e:
+                if path == folder:
+                    continue  # on a network drive, say
+                if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                print(f'# {folder} cannot be locked ({e.strerror}): start no other training there')
+        return held.pop_all()

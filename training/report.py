@@ -16,7 +16,7 @@ from chainer.training import extensions
 import numpy
 
 from support.files import replacing
-from support.models import describe_net
+from training.saved import describe_net
 
 # The columns of the table, and of each row of the log.
 MEASURED = 'main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy'

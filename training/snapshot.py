@@ -9,12 +9,12 @@ import zlib
 from chainer_compat import chainer
 import numpy
 
-from support.files import BadFile, change, lock, naming, read_npz, restore, save_npz
-from support.models import describe_net
+from support.files import BadFile, change, naming, read_npz, restore, save_npz
 from support.program import quote
 from training import folder
 from training.arguments import options
 from training.report import COLUMNS
+from training.saved import describe_net
 
 # With other values of these options, a training is the same one, though elsewhere or longer.
 # Data and initial model are compared by check sum.
@@ -132,7 +132,7 @@ def claim(args, trainer):
     out, file = args.out, args.resume if args.resume != 'auto' else None
     # A file is read before the folder is made, and never while it is half-written.
     arrays = resume(file, trainer) if file else None
-    with lock(out) as held:
+    with folder.lock(out) as held:
         newest = folder.snapshots(out)[:1]
         if newest and args.resume == 'auto':
             arrays = _resume_newest(trainer)
@@ -194,9 +194,7 @@ def resume(path, trainer):
     compare(path, run, trainer.get_extension('Snapshot').run)
     optimizer = trainer.updater.get_optimizer('main')
     net = describe_net(optimizer.target.predictor)
-    for param in optimizer.target.params():  # Chainer would take states of any shape
-        param.update_rule._init_states(param)
-    restore(path, arrays, trainer)
+    take(path, arrays, trainer)
     with naming(path, Exception, 'damaged, its parts do not fit together: '):
         _check(trainer, arrays)
         if net != describe_net(optimizer.target.predictor):
@@ -208,6 +206,13 @@ def resume(path, trainer):
     if folder.epoch_of(name) and name != newest:  # it would be taken for an older one
         raise ValueError(f'{path}: is of epoch {epoch}; rename it to {newest}')
     return arrays
+
+
+def take(path, arrays, trainer):
+    """Gives a trainer the arrays of a snapshot: see :func:`support.files.restore`."""
+    for param in trainer.updater.get_optimizer('main').target.params():
+        param.update_rule._init_states(param)  # Chainer would take states of any shape
+    restore(path, arrays, trainer)
 
 
 def _check(trainer, arrays):

@@ -226,6 +226,18 @@ def test_restoring_what_does_not_fit(change, message):
         restore('the file', serializer.target, L.Linear(3, 2))
 
 
+@pytest.mark.parametrize('instead', [[], [1, 2], 'x'], ids=str)
+def test_what_is_no_number_yet_becomes_one(instead):
+    """Chainer's triggers and extensions would take any array, and fail in the training."""
+    old, new, other = (chainer.training.triggers.MaxValueTrigger('accuracy') for _ in range(3))
+    old._best_value = 0.5
+    arrays = files.arrays_of(old)
+    restore('the file', arrays, new)
+    assert new._best_value == 0.5
+    with pytest.raises(ValueError, match='the file: does not fit: '):
+        restore('the file', {**arrays, 'best_value': numpy.array(instead)}, other)
+
+
 def test_a_stream_that_is_longer_than_it_says(tmp_path):
     """The sizes in the zip file are those of 100,000 bytes, but 100 million come out."""
     path, content = str(tmp_path / 'a.npz'), io.BytesIO()

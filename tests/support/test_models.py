@@ -9,15 +9,9 @@ from deploy.fold import fold
 from deploy.packed import PackedMLP, PackedNet
 from helpers import trained
 from net import BinaryMLP, QuantizedMLP
-from support.models import (
-    SavedNet,
-    describe_net,
-    initialize,
-    load,
-    remember_layout,
-    remember_numbers,
-)
+from support.models import SavedNet, load
 from support.files import arrays_of, read_npz, save_npz
+from training.saved import describe_net, initialize, remember_layout, remember_numbers
 
 
 def test_titles():

@@ -277,11 +277,11 @@ def test_the_initial_model_is_not_overwritten(out, small_mnist):
 
 @pytest.mark.skipif(files.WINDOWS, reason='an open file cannot be deleted there')
 def test_a_lock_whose_file_is_deleted(tmp_path):
-    with files.lock(str(tmp_path)):
+    with folder.lock(str(tmp_path)):
         (tmp_path / '.lock').unlink()
         with pytest.raises(OSError, match='another training is writing to this folder'):
-            files.lock(str(tmp_path))
-    files.lock(str(tmp_path)).close()
+            folder.lock(str(tmp_path))
+    folder.lock(str(tmp_path)).close()
 
 
 def test_a_lock_whose_file_is_replaced_meanwhile(tmp_path, monkeypatch):
@@ -293,7 +293,7 @@ def test_a_lock_whose_file_is_replaced_meanwhile(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, 'flock', flock)
     with pytest.raises(OSError, match='another training is writing to this folder'):
-        files.lock(str(tmp_path))
+        folder.lock(str(tmp_path))
 
 
 @pytest.mark.skipif(files.WINDOWS, reason='symbolic links need rights there')
@@ -336,7 +336,7 @@ def test_another_run_takes_the_place_of_the_folder(finished, small_mnist, tmp_pa
 
 
 def test_nothing_is_read_before_the_lock(out, small_mnist):
-    with contextlib.closing(files.lock(str(out))):
+    with contextlib.closing(folder.lock(str(out))):
         line = problem_of(out, small_mnist, '--resume', out / 'snapshot_epoch_2')
         assert 'another training is writing to this folder' in line
         (out / 'snapshot_epoch_2').write_bytes(b'half')
