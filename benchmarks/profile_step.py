@@ -22,7 +22,7 @@ import numba
 import fast
 import net as nets
 from data import MNIST, Minibatches, read_mnist
-from fast import adam, fused_net
+from fast import adam, fused_net, loss
 from weight_clip import WeightClip
 
 
@@ -87,6 +87,7 @@ def main():
     parts = [
         (Minibatches, '__next__', 'minibatch'),
         (fused_net, 'forward', of('forward')),
+        (loss.SoftmaxCrossEntropy, 'forward_cpu', 'loss'),
         (fused_net, 'backward', of('backward')),
         (fused_net, 'input_gradient', 'gradient of the inputs'),
         (fused_net, 'input_gradient_by_signs', 'gradient of the inputs'),

@@ -2,9 +2,9 @@
 
 ``fast.BinaryMLP`` is :class:`net.BinaryMLP`, ``fast.QuantizedMLP`` is :class:`net.QuantizedMLP`,
 ``fast.Adam`` is :class:`chainer.optimizers.Adam`, and ``fast.softmax_cross_entropy`` is the
-function of :mod:`chainer.functions`. Results agree up to rounding (on a CPU, Adam's agree bit for
-bit, and the loss is the original; without Numba, all are). ``fast.missing`` says why Numba cannot
-be used, or is None.
+function of :mod:`chainer.functions`. Results agree up to rounding (Adam's and the loss on a CPU,
+bit for bit). On a CPU without Numba, the nets and Adam are the originals. ``fast.missing`` says
+why Numba cannot be used, or is None.
 """
 
 from fast.adam import Adam

@@ -1,4 +1,4 @@
-"""What a net on the CPU, and a layer and the loss on a GPU share, each a function of Chainer."""
+"""What a net on the CPU, a layer on a GPU and the loss share, each a function of Chainer."""
 
 from chainer_compat import chainer
 import chainer.links as L

@@ -20,9 +20,17 @@ def results(loss, n, classes, device):
     return [chainer.backends.cuda.to_cpu(a) for a in (value.array, y.grad)]
 
 
-@pytest.mark.gpu
-def test_there_is_no_second_derivative():
-    device = chainer.get_device('@cupy:0')
+@pytest.mark.parametrize('n, classes', [(1, 10), (100, 10), (37, 47)])
+def test_on_the_cpu_it_is_chainers(n, classes):
+    ours = results(fast.softmax_cross_entropy, n, classes, '@numpy')
+    theirs = results(F.softmax_cross_entropy, n, classes, '@numpy')
+    for a, b in zip(ours, theirs):
+        numpy.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize('device', ['@numpy', pytest.param('@cupy:0', marks=pytest.mark.gpu)])
+def test_there_is_no_second_derivative(device):
+    device = chainer.get_device(device)
     device.use()
     y = chainer.Variable(device.send(numpy.eye(3, dtype='f')))
     t = device.send(numpy.arange(3, dtype='i'))
