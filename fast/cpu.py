@@ -2,9 +2,9 @@
 
 ``BYTES`` is the way to multiply bytes and add the products, ``BITS`` that to count bits, and
 ``FLOATS`` that to add floats with signs. Each is the first entry of its table whose instruction
-set the CPU has. With ``NUMBA_CPU_NAME`` set, Numba
-compiles for that CPU, and the kernels follow: ``haswell`` stands for AVX2, any other name for
-plain vectors, and ``NUMBA_CPU_FEATURES`` adds to either (for example ``+avxvnni``).
+set the CPU has. With ``NUMBA_CPU_NAME`` set, Numba compiles for that CPU, and the kernels follow:
+``haswell`` stands for AVX2, any other name for plain vectors, and ``NUMBA_CPU_FEATURES`` adds to
+either (for example ``+avxvnni``).
 """
 
 import platform
