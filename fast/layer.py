@@ -203,7 +203,8 @@ def _activate(b, layer, gamma, beta, mean, inv_std):
             write_signs(z, i, next_signs[i // WORD, of : of + UNITS])
         for u in range(UNITS if x.size else 0):
             x[b, i, u] = float32(2 * levels[u] - middle)
-    for u in range(UNITS):  # of any image: what makes z NaN makes it NaN for all
+    # The level of NaN is a number, so beta says where z is NaN: for one image, as for all.
+    for u in range(UNITS):
         beta[u] = z[u] if z[u] != z[u] else beta[u]
 
 
