@@ -160,11 +160,8 @@ class FusedNet(Function):
         if x['P'].size:
             x.update(find_groups(x['P'], not first)._asdict())
             x['every'] = groups_between_widenings(255 if first else x['middle'], (n + 1) // 2)
-        if training and not first:
-            if n == 1:
-                x['w_signs'] = self.empty((-(-M // WORD), _blocks(K) * UNITS), numpy.uint32)
-            else:
-                x['w'] = self.empty((_blocks(K), M, UNITS))
+        if training and not first and n == 1:
+            x['w_signs'] = self.empty((-(-M // WORD), _blocks(K) * UNITS), numpy.uint32)
         following = self.activations(N, M, bits, kept is not None, gain)
         layer = Layer(
             **x,
@@ -212,10 +209,10 @@ class FusedNet(Function):
             if first:
                 list_pixels(_blocks(K), layer)
             backward(_blocks(M), layer)
-            if layer.w.size:
-                input_gradient(_blocks(K), layer)
-            elif not first:
+            if layer.w_signs.size:
                 input_gradient_by_signs(chunks, layer)
+            elif not first:
+                input_gradient(_blocks(K), layer)
             gz = layer.gx
             gradients[:0] = layer.gW, layer.gb[:M], layer.ggamma[:M], layer.gbeta[:M]
         return [None, *gradients]

@@ -61,8 +61,7 @@ Layer = structure(
     mean=_units,
     var=_units,
     inv_std=_units,
-    w_signs=_signs,  # of W, for backward; or what n w are, of shape (blocks of inputs, M, 64)
-    w=_sums,
+    w_signs=_signs,  # of W, for backward
     # Outputs: what is normalized, of shape (blocks, N, 64), and the activations' levels.
     y=_sums,
     inside=boolean[:, :, ::1],  # whether dropout keeps it and, after forward, |z| <= 1
@@ -120,11 +119,11 @@ def _multiply_bits(b, layer, S):
 def _multiply_bytes(b, layer, S):
     """Writes the sums of n w (2 P - middle). A weight n w is 2 C + rest."""
     (M, K), N, wide = layer.W.shape, len(S), layer.P.shape[1]
-    n, groups, units, w = layer.n, wide // 4, min(UNITS, M - b * UNITS), layer.w
+    n, groups, units = layer.n, wide // 4, min(UNITS, M - b * UNITS)
     rest = -n if UNSIGNED else 1
     C = aligned(wide * UNITS, numpy.uint8).reshape((1, groups, UNITS, 4))
     rows = aligned(8 * wide, numpy.uint8).reshape((8, wide))
-    levels, totals = numpy.zeros(wide, numpy.int32), aligned(UNITS, numpy.int32)
+    totals = aligned(UNITS, numpy.int32)
     rows[:] = 0
     totals[:] = 0
     for first in range(0, units, 8):
@@ -132,19 +131,15 @@ def _multiply_bytes(b, layer, S):
             m = b * UNITS + first + i
             W, total, nans = layer.W[m], int32(0), int32(0)
             for k in range(K):
-                levels[k] = level_of(W[k], int32(n), float32(n / 2))
-                rows[i, k] = uint8(levels[k] - (n + rest) // 2)
-                total += levels[k]
+                level = level_of(W[k], int32(n), float32(n / 2))
+                rows[i, k] = uint8(level - (n + rest) // 2)
+                total += level
                 nans += int32(W[k] != W[k])
             totals[first + i] = 2 * total - n * K
             if nans and n > 1:  # the sign of NaN is -1
                 layer.b[m] = numpy.nan
             if layer.w_signs.size:
                 write_signs(W, m, layer.w_signs[m // WORD])
-            for k in range(len(w)):
-                row, of = w[k, m], k * UNITS
-                for j in range(UNITS):
-                    row[j] = float32(2 * levels[of + j] - int32(n))
         for g in range(0, groups, 8):
             transpose(rows, g, groups, C, g * UNITS + first, UNITS)
     found = Groups(layer.totals, layer.counts, layer.places, layer.bytes)
@@ -352,15 +347,22 @@ def input_gradient_by_signs(chunk, layer):
 
 @region(Layer)
 def input_gradient(b, layer):
-    """The gradient of 64 inputs, from W in floats, four images at a time."""
-    M, images, inv_n = len(layer.gW), layer.gy.shape[1], float32(1 / layer.n)
+    """The gradient of 64 inputs, from weights of several bits, four images at a time."""
+    M, images, start = len(layer.W), layer.gy.shape[1], b * UNITS
+    n, half, inv_n = int32(layer.n), float32(layer.n / 2), float32(1 / layer.n)
     gx, gy, rows = layer.gx[b], layer.gy, aligned(4 * UNITS, numpy.float32).reshape((4, UNITS))
+    w = aligned(UNITS * UNITS, numpy.float32)  # n times the weights of 64 units
     gx[:] = 0
+    w[:] = 0
     for m in range(0, M, UNITS):
+        count = min(UNITS, M - m)
+        for u in range(count):
+            W = layer.W[m + u, start : start + UNITS]
+            for k in range(len(W)):
+                w[u * UNITS + k] = float32(2 * level_of(W[k], n, half) - n)
         for i in range(0, images, 4):
-            start, count = (m // UNITS * images + i) * UNITS, min(UNITS, M - m)
-            w = (b * M + m) * UNITS
-            multiply_images(rows, 0, layer.w, w, layer.places, gy, start, UNITS, count, 0)
+            of = (m // UNITS * images + i) * UNITS
+            multiply_images(rows, 0, w, 0, layer.places, gy, of, UNITS, count, 0)
             for r in range(4):
                 for k in range(UNITS):
                     gx[i + r, k] += rows[r, k] * inv_n
