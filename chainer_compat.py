@@ -29,7 +29,8 @@ with warnings.catch_warnings():
 
     # Chainer's check of its environment only warns, and needs numpy.distutils and pkg_resources,
     # which newer versions of Python and setuptools lack.
-    sys.modules['chainer._environment_check'] = types.SimpleNamespace(check=lambda: None)
+    stand_in = sys.modules['chainer._environment_check'] = types.ModuleType('_environment_check')
+    stand_in.check = lambda: None
     import chainer
 
     # chainer.testing also imports it. Whoever looks for the real one later must not find this one.

@@ -105,6 +105,11 @@ print([there(name) for name in ('numpy.distutils.system_info', 'pkg_resources')]
     assert before.stdout == after.stdout != ''
 
 
+def test_modules_can_be_members_of_a_set():
+    """As Hypothesis, for one, needs them."""
+    assert run('import chainer_compat, sys; set(sys.modules.values())').stderr == ''
+
+
 def test_every_numpy_name_that_chainer_uses_is_there():
     missing = set()
     for path in glob.glob(f'{os.path.dirname(chainer.__file__)}/**/*.py', recursive=True):
