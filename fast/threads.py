@@ -66,9 +66,14 @@ def _start():
         config.THREADING_LAYER = next(filter(_loads, LAYERS), 'default')
     if count == 1 or config.THREADING_LAYER == 'default':
         return 1, None
+    layer = config.THREADING_LAYER
+    if layer != 'workqueue' and not (layer in LAYERS and _loads(layer)):
+        raise ValueError(
+            f'NUMBA_THREADING_LAYER={layer}: cannot be used here; try workqueue or omp'
+        )
     if count < config.NUMBA_NUM_THREADS:
         numba.set_num_threads(count)
-    return count, config.THREADING_LAYER
+    return count, layer
 
 
 def _after_fork():

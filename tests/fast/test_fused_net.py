@@ -319,3 +319,14 @@ def test_no_second_derivative():
     y = make(fast, 'BinaryMLP', (5, 4, 3, 1), {})(BYTES)
     with pytest.raises(RuntimeError, match='fast has no second derivatives'):
         F.sum(y).backward(enable_double_backprop=True)
+
+
+def test_an_impossible_threading_layer_is_named():
+    result = subprocess.run(
+        [sys.executable, '-c', 'from fast import threads; threads.describe()'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'NUMBA_THREADING_LAYER': 'tpp', 'NUMBA_NUM_THREADS': '2'},
+    )
+    assert 'ValueError: NUMBA_THREADING_LAYER=tpp: ' in result.stderr
