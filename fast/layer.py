@@ -13,11 +13,11 @@ import numpy
 
 from fast.cache import compiled
 from fast.kernels import (
-    multiply_images,
-    multiply_units,
     UNITS,
     UNSIGNED,
     aligned,
+    multiply_images,
+    multiply_units,
     prefetch,
     signs,
     sum_rows,
